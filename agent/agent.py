@@ -1,0 +1,294 @@
+"""The agent: six modules and the loop that they make.
+
+`Agent.act` is the paper's perception-action episode (LeCun 2022, section 3.1): read it from top to bottom. Everything a
+decision was made of is returned beside the action as a Thought.
+
+Shapes: E episodes acting at once, N candidates, H imagined steps, K primitive actions a step, A action.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.collect import actions_of, as_tensors, make_simulator, senses_of
+from agent.errors import UserError
+from agent.presets import Config, from_dict
+from agent.run import Run
+from modules.actor import Actor, Policy
+from modules.configurator import Configurator
+from modules.cost import Anatomy, Costs
+from modules.decoder import Decoder
+from modules.memory import EpisodicMemory
+from modules.objectives import InverseDynamics
+from modules.perception import Encoder, Readout, Senses
+from modules.planners import PLANNERS
+from modules.types import ActionSpace, Directive, Observation, PathCost, Perception, Plan, State, Task, Thought, WorldModel
+from modules.world_model import JEPA
+
+
+class Agent:
+    """Perception, world model, cost, actor, memory, configurator; and a decoder for people to look through."""
+
+    def __init__(
+        self,
+        perception: Encoder,
+        world_model: JEPA,
+        cost: Costs,
+        actor: Actor,
+        memory: EpisodicMemory,
+        configurator: Configurator,
+        inverse: InverseDynamics,
+        decoder: Decoder,
+    ) -> None:
+        self.perception, self.world_model, self.cost = perception, world_model, cost
+        self.actor, self.memory, self.configurator = actor, memory, configurator
+        self.inverse, self.decoder = inverse, decoder
+        self.dynamics: WorldModel | Any = world_model
+        """What imagines: the world model, or an oracle in its place."""
+        self.task = Task(None)
+        self._goal: State | None = None
+        self._plan: Plan | None = None
+        self._left: Tensor | None = None
+        self._time = self._episode = 0
+        self._thought: Thought | None = None
+
+    @staticmethod
+    def build(config: Config, senses: Senses, actions: ActionSpace, device: str | torch.device = "cpu") -> Agent:
+        """A new agent, its weights drawn from the configuration's seed."""
+        torch.manual_seed(config.seed)
+        perception = Encoder(config.perception, senses)
+        latent, slots, shape = perception.latent_size, perception.slot_size, perception.map_shape
+        world_model = JEPA(config.world_model, latent, slots, actions, shape)
+        contact = senses.slot_names.index("contact") if "contact" in senses.slot_names else None
+        readout = partial(Readout, latent, slots, shape)
+        cost = Costs(
+            config.cost, Anatomy(actions, senses.goal_slots, contact), readout, config.configurator.discount
+        )
+        planners = {k: partial(v, config.planner) for k, v in PLANNERS.items()}
+        actor = Actor(
+            Policy(config.actor, actions, readout(), cost.goal_reader(readout)), planners, world_model.block, config.seed
+        )
+        agent = Agent(
+            perception,
+            world_model,
+            cost,
+            actor,
+            EpisodicMemory(config.memory),
+            Configurator(config.configurator),
+            InverseDynamics(latent, slots, config.world_model.block * actions.size, map_shape=shape),
+            Decoder(config.decoder, latent, slots, shape, senses.pixel_shape, len(senses.sensor_low)),
+        )
+        for module in agent.modules().values():
+            module.to(device)
+        return agent
+
+    @staticmethod
+    def load(run: str | Path, device: str = "auto") -> Agent:
+        """The agent of a run folder, as its newest good checkpoint has it."""
+        opened = Run.open(Path(run))
+        try:
+            config = from_dict(Config, opened.config)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{opened.folder / 'config.json'} is from another version: {error}") from error
+        simulator = make_simulator(config.env, config.env_options)
+        agent = Agent.build(config, senses_of(simulator), actions_of(simulator), pick_device(device))
+        agent.load_tensors(opened.load_checkpoint()[0])
+        return agent
+
+    # Life
+
+    def pursue(self, goal: Any = None, weights: Mapping[str, float] | None = None) -> None:
+        """Begin a new episode with a goal: an observation, in the world's own form, of how things should look.
+
+        One goal for one episode, or a batch of E goals for E episodes that act together.
+        """
+        observation = None if goal is None else self._sense(goal)[0]
+        self.task = Task(observation, weights or {})
+        with torch.no_grad():
+            self._goal = None if observation is None else self.perception.encode(observation)
+        self._plan = self._left = self._thought = None
+        self._time = 0
+        self._episode += 1
+
+    @torch.no_grad()
+    def act(self, observation: Any) -> tuple[np.ndarray, Thought]:
+        """One decision: an observation in the world's own form (or E of them) -> action (A,) (or (E, A)), Thought."""
+        began = time.perf_counter()
+        steps: list[str] = []
+        percept, single = self._sense(observation)
+
+        # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
+        state = self.perception.encode(percept)
+        directive = self.configurator.configure(self.task, self._goal, self.digests())
+        here = self._cost_of_being(state, directive)
+        steps += ["perceive", "configure", "evaluate state"]
+
+        thought = Thought((), directive.mode, state, directive, here, torch.empty(0), True, 0.0, digests=self.digests())
+        if directive.mode == 1:
+            # Mode-1: the policy answers at once.
+            action = self.actor.act(state, directive)
+            steps += ["policy"]
+        else:
+            if self._left is None or self._since_plan >= directive.replan_every or not self._left.shape[1]:
+                # 2 to 5. Proposal, simulation, evaluation, planning.
+                plan, imagined, extra = self.plan(state, directive, self._left, steps)
+                self._plan, self._left, self._since_plan = plan, plan.actions.flatten(1, 2), 0
+                thought = thought.but(plan=plan, imagined=imagined, **extra)
+            else:
+                thought = thought.but(plan=self._plan, replanned=False)
+                steps += ["continue plan"]
+            # 6. Acting: the first action of what is left of the plan.
+            action, self._left = self._left[:, 0], self._left[:, 1:]
+            self._since_plan += 1
+        steps += ["act"]
+
+        # 7. Memory: the state and its costs, from IC and critic.
+        block = action[:, None].expand(-1, self.world_model.block, -1)
+        ic = sum(here.drives.values(), torch.zeros_like(here.energy[:, None]))[:, 0]
+        episodes = self._episode * 100_000 + torch.arange(len(action))
+        self.memory.write(self._time, episodes, state, block, ic, here.critic[:, 0], imagined=False)
+        self._time += 1
+        steps += ["store"]
+
+        milliseconds = (time.perf_counter() - began) * 1e3
+        self._thought = thought.but(steps=tuple(steps), action=action, milliseconds=milliseconds)
+        out = action.cpu().numpy()
+        return (out[0] if single else out), self._thought
+
+    def plan(
+        self, state: State, directive: Directive, last: Tensor | None = None, steps: list[str] | None = None
+    ) -> tuple[Plan, State, dict[str, Any]]:
+        """Mode-2, steps 2 to 5: the plan for states (E, ...), what is imagined under it, and the rest of a Thought."""
+        steps = [] if steps is None else steps
+        # 2. Proposal: the rest of the last plan, or no movement.
+        start = self.actor.propose(state, directive, last)
+        search = self.actor.search(start, directive)
+        steps += ["propose"]
+        first_energy = None
+        for _ in range(directive.iterations):
+            with torch.set_grad_enabled(directive.planner == "gradient"):
+                candidates = search.propose()  # E N H K A
+                # 3. Simulation: the world model imagines where each candidate leads.
+                imagined = self.imagine(state, candidates)
+                steps += ["simulate"]
+                # 4. Evaluation: the cost of what was imagined.
+                energy = self.evaluate(imagined, candidates, directive).energy
+                steps += ["evaluate"]
+            # 5. Planning: better candidates.
+            search.improve(candidates, energy)
+            steps += ["improve"]
+            first_energy = energy[:, 0].detach() if first_energy is None else first_energy
+        plan = search.best()
+        chosen = plan.actions[:, None]
+        imagined = self.imagine(state, chosen)
+        plan_cost = self.evaluate(imagined, chosen, directive)
+        return plan, imagined[:, 0], {
+            "proposal_energy": first_energy,
+            "plan_cost": PathCost({k: v[:, 0] for k, v in plan_cost.drives.items()}, plan_cost.critic[:, 0], plan.energy),
+            "candidates": Plan(search.candidates.detach(), search.energy.detach()),
+        }
+
+    def imagine(self, state: State, candidates: Tensor) -> State:
+        """States (E, ...) under candidates (E, N, H, K, A) -> imagined (E, N, H, ...)."""
+        episodes, count = candidates.shape[:2]
+        repeated = state.map(lambda x: x[:, None].expand(-1, count, -1).flatten(0, 1))
+        imagined = self.dynamics.rollout(repeated, candidates.flatten(0, 1))
+        return imagined.map(lambda x: x.unflatten(0, (episodes, count)))
+
+    def evaluate(self, imagined: State, candidates: Tensor, directive: Directive) -> PathCost:
+        """Cost of imagined paths (E, N, H, ...) under candidates (E, N, H, K, A); everything (E, N, ...)."""
+        episodes, count = candidates.shape[:2]
+        each = directive
+        if directive.goal is not None:
+            goal = directive.goal.map(lambda x: x[:, None].expand(-1, count, -1).flatten(0, 1))
+            each = replace(directive, goal=goal)
+        cost = self.cost.path(imagined.map(lambda x: x.flatten(0, 1)), candidates.flatten(0, 1), each)
+
+        def shaped(x: Tensor) -> Tensor:
+            return x.unflatten(0, (episodes, count))
+
+        return PathCost({k: shaped(v) for k, v in cost.drives.items()}, shaped(cost.critic), shaped(cost.energy))
+
+    def digests(self) -> dict[str, dict[str, float]]:
+        """What every module says of itself to the configurator."""
+        return {
+            "perception": self.perception.digest(),
+            "world_model": self.world_model.digest(),
+            "cost": self.cost.digest(),
+            "actor": self.actor.digest(),
+            "memory": {"size": float(self.memory.size)},
+        }
+
+    def _cost_of_being(self, state: State, directive: Directive) -> PathCost:
+        nothing = torch.zeros(
+            len(state.latent), 1, self.world_model.block, self.actor.policy.actions.size, device=state.latent.device
+        )
+        return self.cost.path(state.map(lambda x: x[:, None]), nothing, replace(directive, energy="literal"))
+
+    def _sense(self, observation: Any) -> tuple[Observation, bool]:
+        """An observation of the world as tensors with a batch axis, and whether that axis had to be added."""
+        sensed = as_tensors(observation)
+        shape = self.perception.senses.pixel_shape
+        sensors = len(self.perception.senses.sensor_low)
+        for name, x, expected in (("pixels", sensed.pixels, shape), ("sensors", sensed.sensors, (sensors,))):
+            wanted = expected is not None and expected != (0,)
+            if wanted and (x is None or tuple(x.shape[-len(expected) :]) != tuple(expected)):
+                got = "none" if x is None else tuple(x.shape)
+                raise ValueError(f"this agent perceives {name} of shape {expected}, and the observation has {got}")
+        if sensed.sensors is not None and not torch.isfinite(sensed.sensors).all():
+            raise ValueError(f"the observation's sensors are not finite: {sensed.sensors.tolist()}")
+        single = sensed.pixels.dim() == 3 if sensed.pixels is not None else sensed.sensors.dim() == 1
+        device = self.device
+        return sensed.map(lambda x: (x[None] if single else x).to(device)), single
+
+    # Weights
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return next(self.perception.parameters()).device
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """Everything with weights, by name."""
+        return {
+            "perception": self.perception,
+            "world_model": self.world_model,
+            "inverse": self.inverse,
+            "cost": self.cost,
+            "actor": self.actor,
+            "decoder": self.decoder,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights and buffers by flat name."""
+        return {f"{m}.{k}": v for m, module in self.modules().items() for k, v in module.state_dict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors; other names in the mapping are left alone."""
+        for name, module in self.modules().items():
+            mine = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            try:
+                module.load_state_dict(mine)
+            except RuntimeError as error:
+                raise UserError(f"the checkpoint does not fit the configuration of {name}: {error}") from error
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: a GPU when there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used: {error}. Use --device auto or cpu") from error
+    return device

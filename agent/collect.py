@@ -1,0 +1,257 @@
+"""From worlds to episodes: how the data of self-supervised learning come about.
+
+Exploration knows nothing of the world but its action limits: a direction that wanders, a strength that varies, held for
+a block more often than not, since held actions are what a planner will propose. Several episodes share one scene (the
+same walls) so that the critic can ask for goals that another episode has seen.
+
+Frames are kept once per action block, all primitive actions are kept. Action block t leads from observation t to t + 1,
+and no transition crosses a reset.
+
+Shapes: M episodes, T blocks, K primitive actions a block, A action, S sensors, P physical state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agent.errors import UserError, nearest
+from envs import SIMULATORS, Simulator
+from modules.perception import Senses
+from modules.types import ActionSpace, Observation
+
+
+@dataclass(frozen=True)
+class Config:
+    """How much to explore, and how."""
+
+    episodes: int = 4000
+    """M."""
+    length: int = 24
+    """T: action blocks in an episode."""
+    per_scene: int = 8
+    """Episodes that share one scene, where the world can start again in the same scene."""
+    held: float = 0.6
+    """Share of blocks in which one action is held."""
+    redraw: float = 0.15
+    """Probability, per block, of a new direction out of the blue."""
+    wander: float = 0.6
+    """Standard deviation of the change of direction from block to block, in radians."""
+    jitter: float = 0.5
+    """The same from action to action where the action is not held."""
+    strength: float = 0.8
+    """Mean strength of an action in units of the largest; single ones vary by 0.3."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Episodes side by side."""
+
+    pixels: Tensor | None
+    """(M, T+1, C, H, W) uint8."""
+    sensors: Tensor | None
+    """(M, T+1, S) float32."""
+    actions: Tensor
+    """(M, T, K, A) float32."""
+    scene: NDArray[np.int64]
+    """(M,) episodes with the same number share a scene."""
+    factors: dict[str, NDArray] | None
+    """Name -> (M, T+1) factors of variation for probes and pictures; never used in training."""
+    positions: NDArray | None
+    """(M, T+1, 2) likewise."""
+    states: NDArray | None = None
+    """(M, T+1, P) full physical states, likewise."""
+    simulator: Simulator | None = None
+    """The world they came from, when it is a simulator."""
+
+    @property
+    def episodes(self) -> int:
+        """M."""
+        return self.actions.shape[0]
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return self.actions.shape[1]
+
+    def observe(self, episode: Tensor, time: Tensor | slice) -> Observation:
+        """Observations at (episode, time), whatever shape the two index to."""
+        return Observation(
+            None if self.pixels is None else self.pixels[episode, time],
+            None if self.sensors is None else self.sensors[episode, time],
+        )
+
+
+def make_simulator(env_id: str, options: dict[str, object]) -> Simulator:
+    """The simulator behind a world of this project."""
+    if env_id not in SIMULATORS:
+        raise UserError(f"no world {env_id!r}{nearest(env_id, SIMULATORS)}; the worlds are {', '.join(SIMULATORS)}")
+    try:
+        return SIMULATORS[env_id](**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"world {env_id} cannot be made with options {options}: {error}") from error
+
+
+def senses_of(simulator: Simulator) -> Senses:
+    """What perception needs to know of a world."""
+    low, high = simulator.sensor_low, simulator.sensor_high
+    slots = simulator.slots
+    return Senses(
+        pixel_shape=simulator.pixel_shape,
+        sensor_low=() if low is None else tuple(float(x) for x in low),
+        sensor_high=() if high is None else tuple(float(x) for x in high),
+        slot_names=tuple(s.name for s in slots),
+        slot_index=tuple(s.index for s in slots),
+        slot_offset=tuple(s.offset for s in slots),
+        slot_scale=tuple(s.scale for s in slots),
+        goal_slots=tuple(i for i, s in enumerate(slots) if s.is_goal),
+    )
+
+
+def actions_of(simulator: Simulator) -> ActionSpace:
+    """The action space as the modules see it."""
+    low, high = (tuple(float(x) for x in a) for a in (simulator.action_low, simulator.action_high))
+    return ActionSpace(low, high, simulator.action_max_norm)
+
+
+def as_tensors(percepts: object) -> Observation:
+    """An observation in Gymnasium's form (array, or dict of `pixels` and `sensors`), batched, as tensors."""
+    if isinstance(percepts, dict):
+        pixels, sensors = percepts.get("pixels"), percepts.get("sensors")
+    else:
+        array = np.asarray(percepts)
+        pixels, sensors = (array, None) if array.dtype == np.uint8 and array.ndim >= 3 else (None, array)
+    return Observation(
+        None if pixels is None else torch.from_numpy(np.ascontiguousarray(pixels)),
+        None if sensors is None else torch.from_numpy(np.ascontiguousarray(sensors, np.float32)),
+    )
+
+
+def explorer(config: Config, space: ActionSpace, n: int, block: int) -> Callable[[np.random.Generator], NDArray]:
+    """A function that gives the next action block (n, K, A) of n independent explorers."""
+    high = np.asarray(space.high)
+    low = np.asarray(space.low)
+    centre, half = (high + low) / 2, (high - low) / 2
+    direction: NDArray | None = None
+
+    def turned(d: NDArray, by: float, rng: np.random.Generator) -> NDArray:
+        d = d + by * rng.standard_normal(d.shape)
+        return d / np.maximum(np.linalg.norm(d, axis=-1, keepdims=True), 1e-9)
+
+    def block_of(rng: np.random.Generator) -> NDArray:
+        nonlocal direction
+        fresh = turned(np.zeros((n, space.size)), 1.0, rng)
+        if direction is None:
+            direction = fresh
+        direction = np.where(rng.random((n, 1)) < config.redraw, fresh, turned(direction, config.wander, rng))
+        held = rng.random((n, 1, 1)) < config.held
+        each = np.repeat(direction[:, None], block, 1)
+        each = np.where(held, each, turned(each, config.jitter, rng))
+        strength = np.where(held, rng.standard_normal((n, 1, 1)), rng.standard_normal((n, block, 1)))
+        strength = np.clip(config.strength + 0.3 * strength, 0.05, 1.0)
+        return (centre + half * each * strength).astype(np.float32)
+
+    return block_of
+
+
+def collect(config: Config, simulator: Simulator, block: int, rng: np.random.Generator) -> Dataset:
+    """Explore the world of a simulator: M episodes of T blocks, all stepped at once."""
+    n, space = config.episodes, actions_of(simulator)
+    scene = np.arange(n) // max(1, config.per_scene)
+    states = simulator.reset(rng, n)
+    states = simulator.restart(rng, states[scene * max(1, config.per_scene)])
+    explore = explorer(config, space, n, block)
+    frames, actions, trace = [simulator.observe(states)], [], [states]
+    for _ in range(config.length):
+        chunk = explore(rng)
+        for k in range(block):
+            states = simulator.step(states, chunk[:, k], rng)
+        frames.append(simulator.observe(states))
+        actions.append(chunk)
+        trace.append(states)
+    stacked = {name: torch.from_numpy(np.stack([f[name] for f in frames], 1)) for name in frames[0]}
+    factors = [simulator.factors(s) for s in trace]
+    return Dataset(
+        pixels=stacked.get("pixels"),
+        sensors=stacked.get("sensors"),
+        actions=torch.from_numpy(np.stack(actions, 1)),
+        scene=scene if simulator.has_scenes else np.zeros(n, np.int64),
+        factors={k: np.stack([f[k] for f in factors], 1) for k in factors[0]},
+        positions=np.stack([simulator.positions(s) for s in trace], 1),
+        states=np.stack(trace, 1),
+        simulator=simulator,
+    )
+
+
+def collect_gymnasium(
+    config: Config, envs: gym.vector.VectorEnv, block: int, rng: np.random.Generator, space: ActionSpace
+) -> Dataset:
+    """Explore any Gymnasium vector environment, through its own autoreset.
+
+    Pieces of T blocks that lie inside one episode are kept; whatever a reset interrupts is dropped. Reward is not read.
+    """
+    modes = gym.vector.AutoresetMode
+    mode = envs.metadata.get("autoreset_mode", modes.NEXT_STEP)
+    n, length = envs.num_envs, config.length * block
+    explore = explorer(config, space, n, block)
+    observation, _ = envs.reset(seed=int(rng.integers(2**31)))
+    streams: list[tuple[list, list]] = [([_one(observation, i)], []) for i in range(n)]
+    finished: list[tuple[list, list]] = []
+    done = np.zeros(n, bool)
+    for step in range(100 * config.episodes * length):
+        if step % block == 0:
+            chunk = explore(rng)
+        action = chunk[:, step % block]
+        resets = done & (mode == modes.NEXT_STEP)  # this step ignores their action and only resets them
+        if mode == modes.DISABLED and done.any():
+            observation, _ = envs.reset(options={"reset_mask": done})
+            for i in np.flatnonzero(done):
+                streams[i] = ([_one(observation, i)], [])
+        observation, _, terminated, truncated, info = envs.step(action)
+        done = (terminated | truncated) & ~resets
+        for i in range(n):
+            if resets[i]:
+                streams[i] = ([_one(observation, i)], [])
+                continue
+            frames, actions = streams[i]
+            ended_within = done[i] and mode == modes.SAME_STEP  # the observation is already the next episode's
+            frames.append(_one(info["final_obs"][i]) if ended_within else _one(observation, i))
+            actions.append(action[i])
+            if len(actions) == length:
+                finished.append((frames[::block], actions))
+            if len(actions) == length or done[i]:
+                streams[i] = ([_one(observation, i)], [])
+        if len(finished) >= config.episodes:
+            break
+    else:
+        raise UserError(
+            f"episodes of this world are shorter than --collect.length {config.length} blocks of {block} actions: "
+            "give a smaller --collect.length"
+        )
+    finished = finished[: config.episodes]
+    both = [as_tensors({k: np.stack([f[k] for f in frames]) for k in frames[0]}) for frames, _ in finished]
+    first = both[0]
+    return Dataset(
+        pixels=None if first.pixels is None else torch.stack([b.pixels for b in both if b.pixels is not None]),
+        sensors=None if first.sensors is None else torch.stack([b.sensors for b in both if b.sensors is not None]),
+        actions=torch.from_numpy(np.stack([np.stack(a).reshape(config.length, block, -1) for _, a in finished])),
+        scene=np.arange(len(finished)),
+        factors=None,
+        positions=None,
+    )
+
+
+def _one(observation: object, index: int | None = None) -> dict[str, NDArray]:
+    """One world's observation by sense, out of a batch when index is given."""
+    named = observation if isinstance(observation, dict) else {"": observation}
+    picked = {k: np.array(v if index is None else v[index]) for k, v in named.items()}
+    if "" in picked:
+        array = picked.pop("")
+        picked["pixels" if array.dtype == np.uint8 and array.ndim == 3 else "sensors"] = array
+    return {k: v for k, v in picked.items() if k in ("pixels", "sensors")}

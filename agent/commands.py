@@ -1,0 +1,252 @@
+"""The commands of run_agent.py. Each parses its arguments, does its work and, with --json, ends on one JSON line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import torch
+import tyro
+
+from agent import collect, evaluate as evaluation
+from agent.agent import Agent, pick_device
+from agent.collect import Dataset, actions_of, make_simulator, senses_of
+from agent.console import Progress, set_quiet, table, tell
+from agent.errors import UserError, nearest
+from agent.learn import Learner
+from agent.presets import PRESETS, Config, from_dict
+from agent.run import Run
+
+T = TypeVar("T")
+
+
+def train(arguments: list[str], command_line: list[str]) -> int:
+    """run_agent.py train [PRESET] [--seed N] [--out RUN_FOLDER] [--flags]."""
+    arguments, as_json = _json_flag(arguments)
+    preset = "two_rooms"
+    if arguments and not arguments[0].startswith("-"):
+        preset, arguments = arguments[0], arguments[1:]
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; the presets are {', '.join(PRESETS)}")
+    description = f"Train preset {preset}. Presets: {', '.join(PRESETS)}. The defaults below are this preset's."
+    out, arguments = _take_value(arguments, "--out")
+    config = _parse(Config, arguments, f"run_agent.py train {preset}", description, PRESETS[preset]())
+    folder = Path(out or f"runs/{preset}__seed{config.seed}")
+    summary = train_run(config, folder, command_line)
+    tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run is {folder}")
+    tell(f"  python run_agent.py evaluate {folder}\n  python run_agent.py imagine {folder}")
+    _finish(summary, as_json)
+    return 0
+
+
+def train_run(config: Config, folder: Path, command_line: list[str], stop_at: int | None = None) -> dict[str, Any]:
+    """Train, or go on training, the run in `folder`; returns its summary."""
+    setup(config)
+    began, cpu = time.monotonic(), time.process_time()
+    with Run.create_or_resume(folder, dataclasses.asdict(config), command_line) as run, Progress() as progress:
+        simulator = make_simulator(config.env, options_of(config))
+        progress.start("explore", config.collect.episodes)
+        data = explore(config)
+        steps = data.episodes * data.length * config.world_model.block
+        progress.update(data.episodes, f"{steps} environment steps")
+        agent = Agent.build(config, senses_of(simulator), actions_of(simulator), pick_device(config.device))
+        seconds = (time.monotonic() - began, time.process_time() - cpu)
+        learner = Learner(config, agent, data, run)
+        learner.learn(progress, stop_at)
+        summary = {
+            "run": str(folder),
+            "env": config.env,
+            "seed": config.seed,
+            "env_steps": steps,
+            "train_wall_seconds": round(learner.seconds["wall"] + seconds[0], 2),
+            "train_cpu_seconds": round(learner.seconds["cpu"] + seconds[1], 2),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "parameters": sum(p.numel() for m in agent.modules().values() for p in m.parameters()),
+        }
+        run.write_json("summary.json", summary)
+    return summary
+
+
+def setup(config: Config) -> None:
+    """Threads and numerics of the process."""
+    torch.set_num_threads(max(1, config.threads))
+    torch.set_flush_denormal(True)
+
+
+def options_of(config: Config) -> dict[str, Any]:
+    """The world's options with numbers and truth values as such."""
+    out: dict[str, Any] = {}
+    for name, text in config.env_options.items():
+        try:
+            out[name] = json.loads(text)
+        except ValueError:
+            out[name] = text
+    return out
+
+
+def explore(config: Config) -> Dataset:
+    """The data of a run: a function of its configuration alone."""
+    simulator = make_simulator(config.env, options_of(config))
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, 1]))
+    return collect.collect(config.collect, simulator, config.world_model.block, rng)
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Success of a run on a frozen list of tasks that training never saw."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    tasks: int = 200
+    """How many tasks of the list."""
+    planner: Literal["cem", "mppi", "gradient"] | None = None
+    """Search method of Mode-2; the run's own by default."""
+    mode: Literal[1, 2] | None = None
+    """1: the policy alone. 2: planning."""
+    dynamics: Literal["learned", "oracle"] = "learned"
+    """oracle: plan with the true dynamics in place of the world model."""
+    budget: int | None = None
+    """Primitive actions per task; the run's own by default."""
+    seed: int = 0
+    """Of the world's noise and of the search."""
+    threads: int = 1
+    """CPU threads."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+
+
+def evaluate(arguments: list[str], command_line: list[str]) -> int:
+    """run_agent.py evaluate RUN."""
+    arguments, as_json = _json_flag(arguments)
+    args = _parse(EvaluateArguments, arguments, "run_agent.py evaluate", EvaluateArguments.__doc__ or "")
+    if args.tasks < 1:
+        raise UserError(f"--tasks must be 1 or more, got {args.tasks}")
+    config, agent, run = load_run(args.run, args.device, args.threads)
+    if args.mode == 1 and not bool(agent.actor.trained):
+        raise UserError(f"{args.run} has no policy yet: train it to the end, or evaluate with --mode 2")
+    simulator = make_simulator(config.env, options_of(config))
+    with Progress() as progress:
+        result, _ = evaluation.evaluate(
+            agent,
+            simulator,
+            args.budget or config.max_steps,
+            args.tasks,
+            args.planner,
+            args.mode,
+            args.dynamics,
+            args.seed,
+            progress,
+        )
+    summary = _summary(run)
+    result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
+    result |= {"run": str(args.run), "train_seed": config.seed}
+    rows = [
+        {"controller": f"agent, mode {result['mode']}", "success": f"{100 * result['success']:.1f} %"},
+        *({"controller": f"floor: {k}", "success": f"{100 * v:.1f} %"} for k, v in result["floors"].items()),
+    ]
+    rows[0] |= {
+        "95 % interval": f"{100 * result['ci_low']:.1f} - {100 * result['ci_high']:.1f} %",
+        "at the last step": f"{100 * result['success_final']:.1f} %",
+        "steps (median)": f"{result['steps_median']}",
+        "ms per decision": f"{result['plan_ms_median']:.1f}",
+    }
+    table(f"{config.env}: {args.tasks} unseen tasks, {result['budget']} steps each", rows)
+    tell(f"task list {result['task_list_sha256'][:16]}, {result['dynamics']} dynamics, training seed {config.seed}")
+    run.write_json(f"evaluation-mode{result['mode']}-{result['planner']}-{result['dynamics']}.json", result)
+    _finish(result, as_json)
+    return 0
+
+
+@dataclass(frozen=True)
+class ImagineArguments:
+    """Pictures of what the agent imagines."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    episodes: int = 4
+    """Episodes shown."""
+    horizon: int = 16
+    """Imagined steps, in action blocks."""
+    seed: int = 0
+    """Which episodes."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+
+
+def imagine(arguments: list[str], command_line: list[str]) -> int:
+    """run_agent.py imagine RUN."""
+    from agent import imagine as imagination
+
+    arguments, as_json = _json_flag(arguments)
+    args = _parse(ImagineArguments, arguments, "run_agent.py imagine", ImagineArguments.__doc__ or "")
+    config, agent, run = load_run(args.run, args.device, 1)
+    simulator = make_simulator(config.env, options_of(config))
+    result = imagination.imagine(agent, config, simulator, run, args.episodes, args.horizon, args.seed)
+    for name in result["files"]:
+        tell(f"  {args.run / name}")
+    _finish(result, as_json)
+    return 0
+
+
+def check(arguments: list[str], command_line: list[str]) -> int:
+    """run_agent.py check ENV_ID."""
+    from agent import check as checking
+
+    arguments, as_json = _json_flag(arguments)
+    return checking.command(arguments, as_json, _parse, _finish)
+
+
+def load_run(folder: Path, device: str, threads: int) -> tuple[Config, Agent, Run]:
+    """A run that was trained: its configuration, its agent, and the open folder."""
+    torch.set_num_threads(max(1, threads))
+    torch.set_flush_denormal(True)
+    run = Run.open(folder)
+    agent = Agent.load(folder, device)
+    return from_dict(Config, run.config), agent, run
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    try:
+        return json.loads((run.folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _json_flag(arguments: list[str]) -> tuple[list[str], bool]:
+    as_json = "--json" in arguments
+    set_quiet(as_json)
+    return [a for a in arguments if a != "--json"], as_json
+
+
+def _take_value(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of a flag that is not part of the configuration, and the other arguments."""
+    value, rest = None, []
+    it = iter(arguments)
+    for a in it:
+        if a == flag:
+            value = next(it, None)
+            if value is None or value.startswith("--"):
+                raise UserError(f"{flag} needs a value: {flag} runs/my_run")
+        elif a.startswith(f"{flag}="):
+            value = a.split("=", 1)[1]
+        else:
+            rest.append(a)
+    return value, rest
+
+
+def _parse(kind: Callable[..., T], arguments: list[str], prog: str, description: str, default: Any = None) -> T:
+    extra = {} if default is None else {"default": default}
+    return tyro.cli(kind, prog=prog, args=arguments, description=description, **extra)
+
+
+def _finish(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(result, default=float) + "\n")

@@ -1,0 +1,239 @@
+"""Evaluation on a frozen, hashed list of tasks that training never sees, beside the floors that give it meaning."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.collect import as_tensors
+from agent.console import Progress
+from envs import Simulator
+from envs.simulator import Array, Tasks
+from envs.world import as_observation
+from modules.perception import Encoder
+from modules.types import State
+
+TASK_SEED = 1_000_003  # of the frozen list; training seeds never meet it, because they go through SeedSequence
+BATCH = 20  # episodes that act together
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a controller did on a list of tasks."""
+
+    success: float
+    """Share of tasks solved at some moment within the budget."""
+    success_final: float
+    """Share of tasks solved at the last step of the budget."""
+    steps: NDArray[np.int64]
+    """(n,) primitive actions to the goal, -1 where it was not reached."""
+    milliseconds: list[float]
+    """Time of each decision that planned (or asked the policy), for a whole batch of episodes."""
+    path: Array
+    """(n, budget + 1, 2) positions."""
+
+
+class OracleDynamics:
+    """The true dynamics as a drop-in for the world model: imagines by simulating, then perceiving.
+
+    It reads the true state of the episodes from `states`, set before each decision; noise is left out.
+    """
+
+    def __init__(self, simulator: Simulator, perception: Encoder, block: int) -> None:
+        self.simulator, self.perception, self.block = simulator, perception, block
+        self.states: Array = np.zeros((0, 0))
+
+    def rollout(self, state: State, actions: Tensor) -> State:
+        """As the world model's; state (B, ...) where B is a multiple of the number of episodes."""
+        states = np.repeat(self.states, len(actions) // len(self.states), 0)
+        device = state.latent.device
+        chunks = actions.detach().cpu().numpy()
+        out = []
+        for h in range(chunks.shape[1]):
+            for k in range(chunks.shape[2]):
+                states = self.simulator.step(states, chunks[:, h, k], None)
+            seen = as_tensors(as_observation(self.simulator.observe(states)))
+            out.append(self.perception.encode(seen.map(lambda x: x.to(device))))
+        return State.stack(out, 1)
+
+    def predict(self, state: State, actions: Tensor) -> State:
+        """One step: actions (B, K, A)."""
+        return self.rollout(state, actions[:, None])[:, 0]
+
+    def digest(self) -> dict[str, float]:
+        """As the world model's."""
+        return {"oracle": 1.0}
+
+
+def task_list(simulator: Simulator, count: int) -> tuple[Tasks, str]:
+    """The first `count` tasks of the world's frozen list, and the SHA-256 of what they are."""
+    tasks = simulator.sample_tasks(np.random.default_rng(TASK_SEED), count)
+    digest = hashlib.sha256(tasks.start.tobytes() + tasks.goal.tobytes()).hexdigest()
+    return tasks, digest
+
+
+def wilson(success: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson score)."""
+    z = 1.959964
+    centre = (success + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(success * (1 - success) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+Controller = Callable[[Array, Array], NDArray]
+"""(states, goals) -> actions."""
+
+
+def roll(
+    simulator: Simulator, tasks: Tasks, budget: int, control: Callable[[Array, Array, int], NDArray], seed: int
+) -> Result:
+    """Let a controller work on all tasks at once: control(states, goals, step) -> actions (n, A)."""
+    rng = np.random.default_rng([seed, TASK_SEED])
+    states, n = tasks.start.copy(), len(tasks)
+    steps = np.full(n, -1)
+    path = [simulator.positions(states).copy()]
+    for t in range(budget):
+        states = simulator.step(states, control(states, tasks.goal, t), rng)
+        reached = simulator.success(states, tasks.goal)
+        steps[(steps < 0) & reached] = t + 1
+        path.append(simulator.positions(states).copy())
+    return Result(
+        float((steps > 0).mean()), float(simulator.success(states, tasks.goal).mean()), steps, [], np.stack(path, 1)
+    )
+
+
+def run_agent(
+    agent: Agent, simulator: Simulator, tasks: Tasks, budget: int, seed: int, progress: Progress | None = None
+) -> Result:
+    """The agent on all tasks, in batches of episodes."""
+    parts: list[Result] = []
+    if progress is not None:
+        progress.start("evaluate", len(tasks))
+    for first in range(0, len(tasks), BATCH):
+        some = Tasks(tasks.start[first : first + BATCH], tasks.goal[first : first + BATCH])
+        agent.pursue(as_observation(simulator.observe(some.goal)))
+        times: list[float] = []
+
+        def control(states: Array, _: Array, __: int, times: list[float] = times) -> NDArray:
+            if isinstance(agent.dynamics, OracleDynamics):
+                agent.dynamics.states = states
+            action, thought = agent.act(as_observation(simulator.observe(states)))
+            if thought.replanned:
+                times.append(thought.milliseconds)
+            return action
+
+        result = roll(simulator, some, budget, control, seed + first)
+        parts.append(replace(result, milliseconds=times))
+        if progress is not None:
+            progress.update(min(first + BATCH, len(tasks)), f"success {np.mean([p.success for p in parts]):.3f}")
+    weights = [len(p.steps) for p in parts]
+    return Result(
+        float(np.average([p.success for p in parts], weights=weights)),
+        float(np.average([p.success_final for p in parts], weights=weights)),
+        np.concatenate([p.steps for p in parts]),
+        [m for p in parts for m in p.milliseconds],
+        np.concatenate([p.path for p in parts]),
+    )
+
+
+def floors(simulator: Simulator, tasks: Tasks, budget: int, seed: int) -> dict[str, float]:
+    """Success of three controllers that learn nothing: random, greedy (straight line), oracle (knows the world)."""
+    rng = np.random.default_rng([seed, 7])
+    low, high = simulator.action_low, simulator.action_high
+    controls: dict[str, Callable[[Array, Array, int], NDArray]] = {
+        "random": lambda s, g, t: rng.uniform(low, high, (len(s), len(low))),
+        "greedy": lambda s, g, t: simulator.greedy_action(s, g),
+        "oracle": lambda s, g, t: simulator.oracle_action(s, g),
+    }
+    return {name: roll(simulator, tasks, budget, control, seed).success for name, control in controls.items()}
+
+
+def decision_times(agent: Agent, simulator: Simulator, tasks: Tasks, decisions: int = 30) -> list[float]:
+    """Milliseconds of single decisions of one episode on one thread, warm-up left out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = []
+        agent.pursue(as_observation(simulator.observe(tasks.goal[:1]), 0))
+        states, rng = tasks.start[:1], np.random.default_rng(0)
+        for _ in range(100 * decisions):
+            if isinstance(agent.dynamics, OracleDynamics):
+                agent.dynamics.states = states
+            action, thought = agent.act(as_observation(simulator.observe(states), 0))
+            if thought.replanned:
+                times.append(thought.milliseconds)
+            if len(times) == decisions + 5:
+                break
+            states = simulator.step(states, action[None], rng)
+        return times[5:]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def evaluate(
+    agent: Agent,
+    simulator: Simulator,
+    budget: int,
+    tasks: int = 200,
+    planner: str | None = None,
+    mode: int | None = None,
+    dynamics: str = "learned",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], Result]:
+    """Success, intervals, floors and times as one flat dictionary, and the raw result."""
+    chosen, digest = task_list(simulator, tasks)
+    settings = agent.configurator.config
+    changes = {k: v for k, v in (("planner", planner), ("mode", mode)) if v is not None}
+    agent.configurator.config = replace(settings, **changes)
+    if dynamics == "oracle":
+        agent.dynamics = OracleDynamics(simulator, agent.perception, agent.world_model.block)
+    agent.actor.generator.manual_seed(seed)
+    try:
+        began = time.monotonic()
+        result = run_agent(agent, simulator, chosen, budget, seed, progress)
+        seconds = time.monotonic() - began
+        single = decision_times(agent, simulator, chosen)
+        thought_mode = agent.configurator.configure(agent.task, None, agent.digests()).mode
+    finally:
+        agent.configurator.config = settings
+        agent.dynamics = agent.world_model
+    low, high = wilson(result.success, tasks)
+    reached = result.steps[result.steps > 0]
+    directive = replace(settings, **changes)
+    out = {
+        "success": result.success,
+        "success_final": result.success_final,
+        "ci_low": low,
+        "ci_high": high,
+        "n_tasks": tasks,
+        "task_list_sha256": digest,
+        "budget": budget,
+        "floors": floors(simulator, chosen, budget, seed),
+        "steps_median": float(np.median(reached)) if len(reached) else None,
+        "steps_p95": float(np.quantile(reached, 0.95)) if len(reached) else None,
+        "plan_ms_median": float(np.median(single)),
+        "plan_ms_p95": float(np.quantile(single, 0.95)),
+        "plan_ms_batch": float(np.median(result.milliseconds)),
+        "plan_batch": min(BATCH, tasks),
+        "seconds": seconds,
+        "mode": thought_mode,
+        "planner": directive.planner,
+        "dynamics": dynamics,
+        "samples": directive.samples,
+        "iterations": directive.iterations,
+        "horizon": directive.horizon,
+        "replan_every": directive.replan_every,
+        "seed": seed,
+    }
+    return out, result

@@ -1,0 +1,41 @@
+"""The worlds. Importing this package registers them with Gymnasium."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+
+from envs.point_maze import PointMaze
+from envs.simulator import Simulator
+from envs.two_rooms import TwoRooms
+from envs.world import VectorWorld, World
+
+SIMULATORS = {
+    "TwoRooms-v0": partial(TwoRooms, random_wall=False),
+    "TwoRoomsRandom-v0": partial(TwoRooms, random_wall=True),
+    "PointMaze-v0": PointMaze,
+}
+"""Every world that ships with this project, by Gymnasium id."""
+
+
+def _vector(simulator: Any, num_envs: int = 1, max_steps: int = 200, **options: Any) -> VectorWorld:
+    return VectorWorld(simulator(**options), num_envs, max_steps)
+
+
+def register(env_id: str, simulator: Any, max_steps: int = 200) -> None:
+    """Make a Simulator class known to Gymnasium under env_id, single and vectorised."""
+    gym.register(
+        env_id,
+        entry_point="envs.world:World",
+        vector_entry_point=partial(_vector, simulator=simulator),
+        kwargs={"simulator": simulator, "max_steps": max_steps},
+    )
+
+
+for _id, _simulator in SIMULATORS.items():
+    if _id not in gym.registry:
+        register(_id, _simulator)
+
+__all__ = ["SIMULATORS", "PointMaze", "Simulator", "TwoRooms", "VectorWorld", "World", "register"]

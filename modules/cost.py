@@ -1,0 +1,223 @@
+"""Cost: C(s) = IC(s) + TC(s) (LeCun 2022, section 3.2).
+
+IC is a weighted sum of drives that have no parameters, can be computed on imagined states and are differentiable. TC is
+a critic: the discounted cost-to-go for (state, goal), learned from memory records. The Directive may weigh the terms;
+nothing may change what they measure.
+
+Shapes: B paths, H imagined steps, K primitive actions a step, A action, D latent, I slots, M critics.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modules.types import ActionSpace, Directive, PathCost, State
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of drives and critic."""
+
+    critic: bool = True
+    """Learn a trainable cost; without it the plan's last state pays its intrinsic cost instead."""
+    hidden: int = 256
+    """Hidden units of the critic."""
+    ensemble: int = 2
+    """M: critics; the cost-to-go is their mean when acting and their maximum when learning."""
+    goal_scale: float = 1.0
+    """Squared distance at which the goal drive reaches 1 - 1/e. A constant of the world's preset, never learned."""
+    saturate: bool = True
+    """Goal drive 1 - exp(-d / goal_scale); otherwise d / goal_scale."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What the drives need to know of the body: which slots mean what, and the limits of actions."""
+
+    actions: ActionSpace
+    goal_slots: tuple[int, ...] = ()
+    """Slots in which goals are given; without any, goals are compared in the latent."""
+    contact_slot: int | None = None
+
+
+def goal_distance(states: State, goal: State, anatomy: Anatomy, config: Config) -> Tensor:
+    """How far from the goal: (..., D) states against a goal that broadcasts -> (...)."""
+    if anatomy.goal_slots:
+        index = list(anatomy.goal_slots)
+        d = (states.slots[..., index] - goal.slots[..., index]).square().sum(-1)
+    else:
+        d = (states.latent - goal.latent).square().mean(-1)
+    d = d / config.goal_scale
+    return 1 - torch.exp(-d) if config.saturate else d
+
+
+def effort(actions: Tensor, anatomy: Anatomy) -> Tensor:
+    """Mean squared action in units of its limits: (..., K, A) -> (...)."""
+    high = torch.as_tensor(anatomy.actions.high, dtype=actions.dtype, device=actions.device)
+    return (actions / high).square().mean((-1, -2))
+
+
+def contact(states: State, anatomy: Anatomy) -> Tensor:
+    """The contact slot where the body has one, 0 elsewhere: (..., I) -> (...)."""
+    if anatomy.contact_slot is None:
+        return torch.zeros_like(states.latent[..., 0])
+    return states.slots[..., anatomy.contact_slot].clamp(0, 1)
+
+
+DRIVES: dict[str, Callable[..., Tensor]] = {"goal": goal_distance, "effort": effort, "contact": contact}
+"""The intrinsic drives by name."""
+
+
+def intrinsic_hash(anatomy: Anatomy, config: Config) -> str:
+    """SHA-256 over source and constants of the intrinsic cost: the same before and after any run."""
+    source = "".join(inspect.getsource(f) for f in DRIVES.values())
+    return hashlib.sha256(f"{source}{anatomy}{config.goal_scale}{config.saturate}".encode()).hexdigest()
+
+
+class GoalSlots(nn.Module):
+    """A goal that is given in slots, as a vector."""
+
+    def __init__(self, index: tuple[int, ...]) -> None:
+        super().__init__()
+        self.index, self.size = list(index), len(index)
+
+    def forward(self, goal: State) -> Tensor:
+        """State (..., I) -> (..., size)."""
+        return goal.slots[..., self.index]
+
+
+class Critic(nn.Module):
+    """TC(s, g): a readout of state and goal, then an ensemble of heads. Output in steps, discounted."""
+
+    def __init__(self, config: Config, state: nn.Module, goal: nn.Module, discount: float) -> None:
+        """state and goal: modules from State to a vector of their attribute `size`."""
+        super().__init__()
+        self.discount = discount
+        self.state, self.goal = state, goal
+        self.from_state, self.from_goal = (nn.Linear(int(m.size), config.hidden) for m in (state, goal))
+        self.heads = nn.Sequential(
+            nn.SiLU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.SiLU(),
+            nn.Linear(config.hidden, config.ensemble),
+        )
+        # Values begin high and come down from the goals outwards, as shortest paths do; from below they creep up.
+        nn.init.constant_(self.heads[-1].bias, 0.5)
+
+    def embed_goal(self, goal: State) -> Tensor:
+        """(..., D) -> (..., hidden): the goal's part of the first layer, computed once a plan."""
+        return self.from_goal(self.goal(goal))
+
+    def forward(self, state: State, embedded_goal: Tensor) -> Tensor:
+        """State (..., D), embedded goal that broadcasts -> cost-to-go (..., M) in [0, 1 / (1 - gamma)]."""
+        x = self.from_state(self.state(state)) + embedded_goal
+        return torch.sigmoid(self.heads(x)) / (1 - self.discount)
+
+
+class Costs(nn.Module):
+    """IC and TC of imagined paths."""
+
+    def __init__(self, config: Config, anatomy: Anatomy, readout: Callable[[], nn.Module], discount: float) -> None:
+        """readout makes a module from State to a vector of its attribute `size`; the critic owns what it makes."""
+        super().__init__()
+        self.config, self.anatomy = config, anatomy
+        self.critic = None
+        if config.critic:
+            self.critic = Critic(config, readout(), self.goal_reader(readout), discount)
+        self.target = copy.deepcopy(self.critic)
+        """Slowly following copy that gives the critic its targets."""
+        if self.target is not None:
+            self.target.requires_grad_(False)
+        self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
+        """Whether the critic has learned; saved with the weights."""
+        self._last: dict[str, float] = {}
+
+    def goal_reader(self, readout: Callable[[], nn.Module]) -> nn.Module:
+        """How a goal is read: its slots where goals are given in slots, else like any state."""
+        return GoalSlots(self.anatomy.goal_slots) if self.anatomy.goal_slots else readout()
+
+    def intrinsic(self, states: State, actions: Tensor, directive: Directive) -> dict[str, Tensor]:
+        """Weighted IC of each step by drive: states (B, H, ...) reached by actions (B, H, K, A) -> (B, H) each."""
+        out: dict[str, Tensor] = {}
+        for name, weight in directive.weights.items():
+            if weight == 0:
+                continue
+            if name == "goal":
+                if directive.goal is not None:
+                    goal = directive.goal.map(lambda x: x.unsqueeze(1))
+                    out[name] = weight * goal_distance(states, goal, self.anatomy, self.config)
+            elif name == "effort":
+                out[name] = weight * effort(actions, self.anatomy)
+            elif name == "contact":
+                out[name] = weight * contact(states, self.anatomy)
+            else:
+                raise ValueError(f"unknown drive {name!r} in the directive: the drives are {sorted(DRIVES)}")
+        return out
+
+    def path(self, states: State, actions: Tensor, directive: Directive) -> PathCost:
+        """Energy of imagined paths: states (B, H, ...), actions (B, H, K, A), goal (B, ...).
+
+        `terminal`: F = sum_{t<H} IC(s[t]) + gamma^H TC(s[H]); without a critic the last state pays IC instead.
+        `literal`: F = sum_t IC(s[t]) + TC(s[t]) as the paper prints it, which counts the future more than once.
+        """
+        drives = self.intrinsic(states, actions, directive)
+        batch, horizon = states.batch_shape
+        critic = states.latent.new_zeros(batch, horizon)
+        if self.critic is not None and directive.critic_weight and directive.goal is not None:
+            v, gamma = directive.critic_weight, directive.discount
+            goal = self.critic.embed_goal(directive.goal).unsqueeze(1)
+            asked = states if directive.energy == "literal" else states[:, -1:]
+            value = v * self.critic(asked, goal).mean(-1)
+            if directive.energy == "literal":
+                critic = value
+            else:
+                critic = torch.cat([critic[:, :-1], gamma**horizon * value], 1)
+                # The critic speaks for the goal from s[H] on, s[H] included; other drives still pay there.
+                if "goal" in drives:
+                    drives["goal"] = torch.cat([drives["goal"][:, :-1], torch.zeros_like(value)], 1)
+        energy = critic.sum(1)
+        for value in drives.values():
+            energy = energy + value.sum(1)
+        self._last = {"ic": float(sum(v.detach().mean() for v in drives.values())), "tc": float(critic.detach().mean())}
+        return PathCost(drives, critic, energy)
+
+    @torch.no_grad()
+    def follow(self, rate: float) -> None:
+        """Move the target critic towards the critic."""
+        if self.critic is not None and self.target is not None:
+            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
+                slow.lerp_(fast, rate)
+
+    def digest(self) -> dict[str, float]:
+        """What the configurator may know of the cost: mean IC and TC of the last paths."""
+        return {**self._last, "critic_trained": float(self.trained) if self.critic is not None else 0.0}
+
+
+def critic_loss(costs: Costs, state: State, futures: State, goal: State) -> tuple[Tensor, dict[str, Tensor]]:
+    """Learn TC(s, g), the cost-to-go until the goal is reached, from memory records (LeCun 2022, section 3.3).
+
+    TC(s, g) = IC(s, g) * (1 + gamma * min_n TC(s_n, g)): what is paid here and, unless this is the goal (IC = 0), the
+    least of what follows. The futures s_n of a record are the state perceived after it and states imagined under other
+    actions, so that the critic values what can be done rather than what was done. The target comes from the slow copy,
+    pessimistic over its ensemble; nothing flows into the encoder.
+
+    Shapes: P scenes, R records of each, N futures of each record, G goals of the same scene: state (P, R, ...), futures
+    (P, R, N, ...), goal (P, G, ...), all detached.
+    """
+    assert costs.critic is not None and costs.target is not None
+    with torch.no_grad():
+        embedded = costs.target.embed_goal(goal)[:, None, None]  # P 1 1 G h
+        after = costs.target(futures.map(lambda x: x.unsqueeze(-2)), embedded).amax(-1).amin(2)  # P R G
+        here, there = state.map(lambda x: x.unsqueeze(2)), goal.map(lambda x: x.unsqueeze(1))
+        ic = goal_distance(here, there, costs.anatomy, costs.config)
+        target = ic * (1 + costs.critic.discount * after)
+    value = costs.critic(here, costs.critic.embed_goal(goal)[:, None])
+    loss = (value - target.unsqueeze(-1)).square().mean()
+    return loss, {"critic": loss.detach(), "critic_value": value.detach().mean(), "critic_target": target.mean()}

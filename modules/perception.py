@@ -1,0 +1,163 @@
+"""Perception: s[0] = Enc(x). Pixels, sensors or both become a State (LeCun 2022, section 3, "Perception").
+
+Two shapes of latent stand behind the same Protocol: `vector` (one vector for the whole scene) and `spatial` (a feature
+map, flattened, in which what is local in the picture stays local). Interoceptive slots are copied from the sensors,
+scaled, and have no parameters, so that a hard-wired cost keeps its meaning while the latent drifts in training.
+
+Shapes: B batch, C H W channels/rows/columns, F feature map side, D latent, S sensors, I slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from modules.types import Observation, State
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the encoder."""
+
+    latent: Literal["vector", "spatial"] = "vector"
+    """Shape of the latent: one vector, or a feature map (needs pixels)."""
+    size: int = 128
+    """D of a vector latent."""
+    channels: int = 16
+    """Channels of a spatial latent."""
+    width: int = 32
+    """Hidden channels of the convolutions."""
+    hidden: int = 256
+    """Hidden units of the sensor MLP and of a vector latent's head."""
+    patch: int = 9
+    """Side of the first convolution's patches, in pixels."""
+    stride: int = 7
+    """Distance between patches, in pixels."""
+
+
+@dataclass(frozen=True)
+class Senses:
+    """What the world offers to perceive: sizes, and which sensors are interoceptive."""
+
+    pixel_shape: tuple[int, int, int] | None = None
+    sensor_low: tuple[float, ...] = ()
+    sensor_high: tuple[float, ...] = ()
+    slot_names: tuple[str, ...] = ()
+    slot_index: tuple[int, ...] = ()
+    slot_offset: tuple[float, ...] = ()
+    slot_scale: tuple[float, ...] = ()
+    goal_slots: tuple[int, ...] = ()
+    """Positions, among the slots, of those in which a goal may be given."""
+
+
+def flatten_map(x: Tensor) -> Tensor:
+    """(B, C, F, F) -> (B, F*F*C). Channels last is how the convolutions hold their data, so nothing is copied."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class Encoder(nn.Module):
+    """Convolutions for pixels, an MLP for sensors, both at once when a world gives both."""
+
+    def __init__(self, config: Config, senses: Senses) -> None:
+        super().__init__()
+        if senses.pixel_shape is None and not senses.sensor_low:
+            raise ValueError("perception needs pixels or sensors, and this world gives neither: use a Box observation")
+        if config.latent == "spatial" and senses.pixel_shape is None:
+            raise ValueError("a spatial latent needs pixels, and this world has none: use --perception.latent vector")
+        self.config, self.senses = config, senses
+        low, high = torch.tensor(senses.sensor_low), torch.tensor(senses.sensor_high)
+        bounded = torch.isfinite(low) & torch.isfinite(high)
+        self.register_buffer("sensor_offset", torch.where(bounded, (low + high) / 2, torch.zeros_like(low)))
+        self.register_buffer("sensor_scale", torch.where(bounded, (high - low) / 2, torch.ones_like(low)))
+        self.register_buffer("slot_index", torch.tensor(senses.slot_index, dtype=torch.long))
+        self.register_buffer("slot_offset", torch.tensor(senses.slot_offset))
+        self.register_buffer("slot_scale", torch.tensor(senses.slot_scale))
+
+        self.map_shape: tuple[int, int, int] | None = None
+        """(C, F, F) of a spatial latent."""
+        features = 0
+        if senses.pixel_shape is not None:
+            channels, height, width = senses.pixel_shape
+            rows, columns = ((side - config.patch) // config.stride + 1 for side in (height, width))
+            if rows < 1 or columns < 1:
+                raise ValueError(f"pictures of {height}x{width} are smaller than one patch of {config.patch} pixels")
+            out = config.channels if config.latent == "spatial" else config.width
+            # Non-overlapping (or nearly) patches first: a convolution at full resolution would cost more than all else.
+            self.pixels = nn.Sequential(
+                nn.Conv2d(channels, 2 * config.width, config.patch, config.stride),
+                nn.SiLU(),
+                nn.Conv2d(2 * config.width, config.width, 1),
+                nn.SiLU(),
+                nn.Conv2d(config.width, out, 3, padding=1),
+            )
+            self.map_shape = (out, rows, columns)  # flattened with the channels last, see `flatten_map`
+            features += out * rows * columns
+        sensors = len(senses.sensor_low)
+        if sensors:
+            out = self.map_shape[0] if config.latent == "spatial" and self.map_shape else config.hidden
+            self.sensors = nn.Sequential(nn.Linear(sensors, config.hidden), nn.SiLU(), nn.Linear(config.hidden, out))
+            features += out
+        if config.latent == "vector":
+            self.head = nn.Sequential(
+                nn.SiLU(), nn.Linear(features, config.hidden), nn.SiLU(), nn.Linear(config.hidden, config.size)
+            )
+            self.map_shape = None
+        self.latent_size = config.size if self.map_shape is None else int(torch.tensor(self.map_shape).prod())
+
+    @property
+    def slot_size(self) -> int:
+        """I."""
+        return len(self.senses.slot_index)
+
+    def encode(self, observation: Observation) -> State:
+        """Observation (B, ...) -> State (B, ...)."""
+        features, pixel_map = [], None
+        if observation.pixels is not None and self.senses.pixel_shape is not None:
+            # The centred scale keeps sparse bright things (a dot on black) as salient as broad ones.
+            x = observation.pixels.to(self.sensor_offset.dtype).div_(127.5)
+            pixel_map = self.pixels(x.contiguous(memory_format=torch.channels_last))
+            features.append(flatten_map(pixel_map))
+        slots = self._slots(observation)
+        if observation.sensors is not None and self.senses.sensor_low:
+            sensed = self.sensors((observation.sensors - self.sensor_offset) / self.sensor_scale)
+            if self.map_shape is not None and pixel_map is not None:
+                return State(flatten_map(pixel_map + sensed[:, :, None, None]), slots)
+            features.append(sensed)
+        latent = torch.cat(features, 1)
+        return State(latent if self.map_shape is not None else self.head(latent), slots)
+
+    def _slots(self, observation: Observation) -> Tensor:
+        if observation.sensors is None or not self.slot_size:
+            return torch.zeros(observation.batch, 0, device=self.slot_scale.device)
+        return (observation.sensors[:, self.slot_index] - self.slot_offset) / self.slot_scale
+
+    def digest(self) -> dict[str, float]:
+        """What the configurator may know of perception."""
+        return {"latent_size": float(self.latent_size), "slots": float(self.slot_size)}
+
+
+class Readout(nn.Module):
+    """A state as one short vector, for heads that need the whole scene at once (critic, policy); each owns its own.
+
+    A vector latent passes as it is; a spatial one goes through one strided convolution, then all places at once.
+    """
+
+    def __init__(self, latent: int, slots: int, map_shape: tuple[int, int, int] | None, width: int = 32) -> None:
+        super().__init__()
+        self.map_shape, self.size = map_shape, latent + slots
+        if map_shape is not None:
+            channels, rows, columns = map_shape
+            self.look = nn.Conv2d(channels, width, 3, stride=2, padding=1)
+            self.size = width * ((rows + 1) // 2) * ((columns + 1) // 2) + slots
+
+    def forward(self, state: State) -> Tensor:
+        """State (..., D), (..., I) -> (..., size)."""
+        latent = state.latent
+        if self.map_shape is not None:
+            channels, rows, columns = self.map_shape
+            cells = latent.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
+            latent = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, state.batch_shape)
+        return torch.cat([latent, state.slots], -1)

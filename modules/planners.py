@@ -1,0 +1,279 @@
+"""Planners: search for the action sequence with the least energy, by asking and telling.
+
+Step 5 of the Mode-2 episode (LeCun 2022, section 3.1.2). A planner proposes candidates, is told their energies, and
+improves; it knows neither agent, world model nor cost.
+
+Shapes: E episodes, N candidates, H imagined steps, K primitive actions in a step, A action, V searched variables (one
+for every `hold` primitive actions, V = H * K / hold). Widths and steps of the Config are in units of half the range of
+every action dimension; `elite_std` is in the units of the actions.
+
+The noise of one iteration is drawn once, for N candidates, and shared by all E episodes (common random numbers). So the
+plan of an episode depends on its own energies and the generator only, not on the episodes that are planned beside it: a
+batched evaluation gives the same numbers as one episode at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from modules.types import ActionSpace, Plan, Planner, PlannerName
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to search. How much to search (samples, iterations, horizon) is the directive's business."""
+
+    initial_std: float = 1.0
+    """Width of the first proposals around the start, in half action ranges."""
+    min_std: float = 0.05
+    """The search never becomes narrower than this, in half action ranges."""
+    elites: float = 0.1
+    """CEM: fraction of the candidates, at least two, to which the next proposals are fitted."""
+    momentum: float = 0.0
+    """CEM and MPPI: share of the old mean (CEM: and of the old width) that is kept, from 0 to below 1."""
+    temperature: float = 0.1
+    """MPPI: softness of the weights, in standard deviations of the energy over the candidates."""
+    hold: int | None = None
+    """Primitive actions for which one searched action is held; divides K. None holds it for the whole block."""
+    learning_rate: float = 0.4
+    """Gradient: first step of Adam, in half action ranges; the steps shrink linearly over the iterations."""
+    noise_beta: float = 0.3
+    """Correlation of the noise of one searched action with the next, from 0 (white) to below 1 (smooth plans)."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            share = name in ("momentum", "noise_beta")
+            if value is not None and not (0 <= value < 1 if share else value > 0):
+                raise ValueError(f"planner setting {name}={value}: expected {'from 0 to below 1' if share else '> 0'}")
+        if self.elites > 1 or self.min_std > self.initial_std:
+            raise ValueError(f"planner settings {self}: expected elites <= 1 and min_std <= initial_std")
+
+
+class Grid:
+    """The searched variables (..., V, A) and the candidates (..., H, K, A) that they stand for."""
+
+    def __init__(self, config: Config, space: ActionSpace, start: Tensor) -> None:
+        _, self.steps, self.block, size = start.shape
+        self.hold = self.block if config.hold is None else config.hold
+        if self.block % self.hold:
+            raise ValueError(f"planner setting hold={self.hold} must divide the action block of {self.block} actions")
+        assert size == space.size, f"the start has {size} action dimensions, the action space has {space.size}"
+        self.space = space
+        self.variables = self.steps * self.block // self.hold
+        low, high = start.new_tensor(space.low), start.new_tensor(space.high)
+        # A norm ball may be the tighter bound, or the only one.
+        self.unit = ((high - low) / 2).clamp(max=float("inf") if space.max_norm is None else space.max_norm)
+        if not self.unit.isfinite().all():
+            raise ValueError(f"a planner needs a bounded action space; {space} is not bounded")
+        # x[v] = beta x[v-1] + sqrt(1 - beta^2) e[v], x[0] = e[0], written as one matrix: unit variance everywhere.
+        index = torch.arange(self.variables, device=start.device, dtype=start.dtype)
+        smooth = (config.noise_beta ** (index - index[:, None]).clamp(min=0)).triu()
+        smooth[1:] *= (1 - config.noise_beta**2) ** 0.5
+        self.smooth = torch.kron(smooth, torch.eye(size).to(smooth)) if config.noise_beta else None
+
+    def noise(self, samples: int, generator: Generator) -> Tensor:
+        """Unit noise (N, V, A), one draw for all episodes."""
+        noise = self.unit.new_empty(samples, self.variables * len(self.unit)).normal_(generator=generator)
+        return (noise if self.smooth is None else noise @ self.smooth).view(samples, self.variables, -1)
+
+    def expand(self, variables: Tensor) -> Tensor:
+        """Project (..., V, A) into the action space and hold every action: (..., H, K, A)."""
+        held = torch.cat((self.space.clip(variables),) * self.hold, -1)  # much faster than expand and contiguous
+        return held.view(*variables.shape[:-2], self.steps, self.block, variables.shape[-1])
+
+    def fold(self, actions: Tensor) -> Tensor:
+        """Mean over every hold: (..., H, K, A) -> (..., V, A). The inverse of `expand` where actions are held."""
+        return actions.reshape(*actions.shape[:-3], self.variables, self.hold, actions.shape[-1]).mean(-2)
+
+
+def first(space: ActionSpace, start: Tensor, samples: int, iterations: int) -> Plan:
+    """The start (E, H, K, A) inside the action space, as a plan that any finite energy beats."""
+    if samples < 1 or iterations < 1:
+        raise ValueError(f"a planner needs samples >= 1 and iterations >= 1, got {samples} and {iterations}")
+    return Plan(space.clip(start.detach()), start.new_full(start.shape[:1], float("inf")))
+
+
+def usable(energy: Tensor) -> tuple[Tensor, int]:
+    """Energies (E, N) with +inf for what is not finite, and how many those are."""
+    energy = energy.detach()
+    if math.isfinite(energy.sum()):  # the usual case, in one pass
+        return energy, 0
+    finite = energy.isfinite()
+    lost = (~finite.any(1)).nonzero().flatten().tolist()
+    if lost:  # a made-up plan would hide that the model or the cost has broken
+        raise FloatingPointError(
+            f"the energies of all {energy.shape[1]} candidate plans of episode(s) {lost} are non-finite; "
+            "look for NaN or infinity in the world model's rollout and in the cost"
+        )
+    return energy.masked_fill(~finite, float("inf")), int((~finite).sum())
+
+
+def better(plan: Plan, candidates: Tensor, energy: Tensor) -> Plan:
+    """The best of the plan so far and the candidates (E, N, H, K, A) with energies (E, N), per episode."""
+    least, index = energy.min(1)
+    index = index.view(-1, 1, 1, 1, 1).expand(-1, 1, *candidates.shape[2:])
+    actions = torch.where((least < plan.energy).view(-1, 1, 1, 1), candidates.gather(1, index).squeeze(1), plan.actions)
+    return Plan(actions, torch.minimum(least, plan.energy))
+
+
+def fit_elites(candidates: Tensor, energy: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """CEM: mean and standard deviation of the elites, (E, H, K, A) each."""
+    count = max(2, round(config.elites * energy.shape[1]))
+    least, index = energy.topk(min(count, energy.shape[1]), dim=1, largest=False)
+    index = torch.where(least < float("inf"), index, index[:, :1])  # the best stands in for what has no finite energy
+    elites = candidates.gather(1, index[:, :, None, None, None].expand(-1, -1, *candidates.shape[2:]))
+    spread, mean = torch.std_mean(elites, 1, correction=0)
+    return mean, spread
+
+
+def fit_softmin(candidates: Tensor, energy: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """MPPI: mean and standard deviation under weights ~ exp(-(F - Fmin) / (temperature * std F)), (E, H, K, A) each.
+
+    With the std over the episode's finite energies, scaling or shifting the cost does not change the search.
+    """
+    excess = energy - energy.amin(1, keepdim=True)
+    finite = excess < float("inf")
+    peak = torch.where(finite, excess, 0).amax(1, keepdim=True).clamp(min=1e-37)
+    # Shares cover 0 to 1 (or are all 0), which keeps this difference of moments far from cancellation and overflow.
+    share = torch.where(finite, excess / peak, 0)
+    count = finite.sum(1, keepdim=True)
+    variance = share.square().sum(1, keepdim=True) / count - (share.sum(1, keepdim=True) / count).square()
+    softness = (config.temperature * peak * variance.sqrt()).clamp(min=1e-37)
+    weights = (-excess / softness).softmax(1).to(candidates.dtype)[:, :, None, None, None]
+    mean = (weights * candidates).sum(1)
+    return mean, (weights * (candidates - mean[:, None]).square()).sum(1).sqrt()
+
+
+class Sampling:
+    """CEM and MPPI: search with a Gaussian over action sequences that follows the weighted candidates.
+
+    CEM fits mean and width to the elites. MPPI moves the mean by soft weights; its width shrinks from `initial_std` to
+    `min_std` over the iterations in equal ratios, because a width estimated from few effective candidates collapses.
+    Candidate 0 is the start, later the best plan so far, and candidate 1 is from the second iteration on the mean.
+    Both planners of this file raise FloatingPointError when all energies of an episode are non-finite.
+    """
+
+    def __init__(
+        self,
+        fit: Callable[[Tensor, Tensor, Config], tuple[Tensor, Tensor]],
+        anneal: bool,
+        config: Config,
+        space: ActionSpace,
+        start: Tensor,
+        samples: int,
+        iterations: int,
+        generator: Generator,
+    ) -> None:
+        """Start (E, H, K, A); `samples` is N; the generator advances once per iteration."""
+        self.fit, self.config, self.samples, self.generator = fit, config, samples, generator
+        self.grid = Grid(config, space, start)
+        self.plan = first(space, start, samples, iterations)
+        self.mean = self.grid.fold(self.plan.actions)
+        self.std = (config.initial_std * self.grid.unit).expand_as(self.mean)
+        self.floor = config.min_std * self.grid.unit
+        self.shrink = (config.min_std / config.initial_std) ** (1 / max(1, iterations - 1)) if anneal else None
+        self.iteration = self.nonfinite = 0
+        self.elite_std = self.std.mean()
+        self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
+
+    def propose(self) -> Tensor:
+        """Candidates (E, N, H, K, A)."""
+        noise = self.grid.noise(self.samples, self.generator)
+        if self.iteration:
+            noise[1:2] = 0
+        candidates = self.grid.expand(self.mean[:, None] + self.std[:, None] * noise)
+        candidates[:, 0] = self.plan.actions
+        return candidates
+
+    @torch.no_grad()
+    def improve(self, candidates: Tensor, energy: Tensor) -> None:
+        """Move the distribution towards the candidates (E, N, H, K, A) with low energies (E, N)."""
+        energy, lost = usable(energy)
+        self.nonfinite += lost
+        self.candidates, self.energy, self.plan = candidates, energy, better(self.plan, candidates, energy)
+        mean, spread = self.grid.fold(torch.stack(self.fit(candidates, energy, self.config)))
+        self.elite_std, keep = spread.mean(), self.config.momentum
+        if keep:
+            mean, spread = mean + keep * (self.mean - mean), spread + keep * (self.std - spread)
+        std = spread if self.shrink is None else self.shrink * self.std
+        self.mean, self.std = mean, torch.maximum(std, self.floor)
+        self.iteration += 1
+
+    def best(self) -> Plan:
+        """The best plan seen so far; before any `improve` the start, with infinite energy."""
+        return self.plan
+
+
+class Gradient:
+    """N descents from the start and from noise around it: Adam on the actions through the differentiable energy.
+
+    Every step is projected into the action space. A descent without a finite energy begins again at the best plan.
+    """
+
+    def __init__(
+        self, config: Config, space: ActionSpace, start: Tensor, samples: int, iterations: int, generator: Generator
+    ) -> None:
+        self.config, self.iterations = config, iterations
+        self.grid = Grid(config, space, start)
+        self.plan = first(space, start, samples, iterations)
+        noise = config.initial_std * self.grid.unit * self.grid.noise(samples, generator)
+        noise[0] = 0
+        self.variables = space.clip(self.grid.fold(self.plan.actions)[:, None] + noise)
+        self.slope = self.curvature = torch.zeros_like(self.variables)
+        self.iteration = self.nonfinite = 0
+        self.elite_std = self.variables.std(1, correction=0).mean()
+        self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
+
+    def propose(self) -> Tensor:
+        """Candidates (E, N, H, K, A), leaves of the graph that require grad."""
+        candidates = self.grid.expand(self.variables)
+        if self.iteration == 0:
+            candidates[:, 0] = self.plan.actions  # the start itself, also where it does not hold its actions
+        return candidates.requires_grad_()
+
+    def improve(self, candidates: Tensor, energy: Tensor) -> None:
+        """One step of Adam on the candidates (E, N, H, K, A) from their energies (E, N)."""
+        assert energy.requires_grad, "the gradient planner needs energies computed with autograd: leave torch.no_grad()"
+        (gradient,) = torch.autograd.grad(energy.sum(), candidates)
+        with torch.no_grad():
+            energy, lost = usable(energy)
+            self.nonfinite += lost
+            self.candidates, self.energy = candidates.detach(), energy
+            self.plan = better(self.plan, self.candidates, energy)
+            # A mean over the hold, not the sum: Adam ignores the factor. NaN, as from the root of zero, makes no step.
+            gradient = self.grid.fold(gradient).nan_to_num(0.0, 0.0, 0.0)
+            self.slope = self.slope + 0.1 * (gradient - self.slope)
+            self.curvature = self.curvature + 0.01 * (gradient.square() - self.curvature)
+            # A constant step would circle around the minimum at the distance of one step.
+            rate = self.config.learning_rate * max(1 - self.iteration / self.iterations, 1 / self.iterations)
+            self.iteration += 1
+            rate *= (1 - 0.99**self.iteration) ** 0.5 / (1 - 0.9**self.iteration)  # Adam's correction of its start at 0
+            moved = self.variables - rate * self.grid.unit * (self.slope / (self.curvature.sqrt() + 1e-12))
+            if lost:
+                again = self.grid.fold(self.plan.actions)[:, None]
+                moved = torch.where(energy.isfinite()[:, :, None, None], moved, again)
+            self.variables = self.grid.space.clip(moved)
+            self.elite_std = self.variables.std(1, correction=0).mean()
+
+    def best(self) -> Plan:
+        """The best plan seen so far; before any `improve` the start, with infinite energy."""
+        return self.plan
+
+
+CEM = partial(Sampling, fit_elites, False)
+MPPI = partial(Sampling, fit_softmin, True)
+PLANNERS: dict[PlannerName, Callable[..., Planner]] = {"cem": CEM, "mppi": MPPI, "gradient": Gradient}
+
+
+def minimise(planner: Planner, energy: Callable[[Tensor], Tensor], iterations: int) -> Plan:
+    """Ask and tell for a number of iterations, with energy: (E, N, H, K, A) -> (E, N)."""
+    for _ in range(iterations):
+        candidates = planner.propose()
+        planner.improve(candidates, energy(candidates))
+    return planner.best()

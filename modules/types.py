@@ -1,0 +1,253 @@
+"""The words that the modules share: percepts, states, directives, plans, thoughts, and the Protocols.
+
+Shapes: B batch, E episodes acting at once, N candidate plans, T time, H imagined steps (one action block each),
+K primitive actions in a block, A action, D latent, I interoceptive slots, S sensors. Batch axes come first, time after
+them, features last; pixels are (..., channels, rows, columns).
+
+Symbols follow LeCun, "A Path Towards Autonomous Machine Intelligence" (2022): percept x, state s, action a, cost C,
+intrinsic cost IC, trainable cost (critic) TC, energy F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+PlannerName = Literal["cem", "mppi", "gradient"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A percept x: what the senses give at one moment. At least one of the two is present."""
+
+    pixels: Tensor | None = None
+    """(..., C, H, W) uint8."""
+    sensors: Tensor | None = None
+    """(..., S) float32, in the world's own units."""
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Observation:
+        """Apply f to every tensor."""
+        return Observation(
+            None if self.pixels is None else f(self.pixels), None if self.sensors is None else f(self.sensors)
+        )
+
+    @property
+    def batch(self) -> int:
+        """Length of the first axis."""
+        first = self.pixels if self.pixels is not None else self.sensors
+        assert first is not None
+        return first.shape[0]
+
+
+@dataclass(frozen=True)
+class State:
+    """A representation s: a learned latent, and interoceptive slots that are copied from sensors, never learned."""
+
+    latent: Tensor
+    """(..., D). A spatial latent is a flattened feature map."""
+    slots: Tensor
+    """(..., I), I may be 0."""
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> State:
+        """Apply f to latent and slots."""
+        return State(f(self.latent), f(self.slots))
+
+    def __getitem__(self, index: Any) -> State:
+        return State(self.latent[index], self.slots[index])
+
+    def detach(self) -> State:
+        """The same state outside the autograd graph."""
+        return self.map(Tensor.detach)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """All axes but the last."""
+        return self.latent.shape[:-1]
+
+    @staticmethod
+    def stack(states: Sequence[State], dim: int) -> State:
+        """Stack states along a new axis."""
+        return State(torch.stack([s.latent for s in states], dim), torch.stack([s.slots for s in states], dim))
+
+    @staticmethod
+    def cat(states: Sequence[State], dim: int = 0) -> State:
+        """Concatenate states along an existing axis."""
+        return State(torch.cat([s.latent for s in states], dim), torch.cat([s.slots for s in states], dim))
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """The actions a world accepts: a box, and where the world says so, a ball inside it."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    max_norm: float | None = None
+    """Largest Euclidean norm of one primitive action, or None."""
+
+    @property
+    def size(self) -> int:
+        """A."""
+        return len(self.low)
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """Project (..., A) into the box, then into the ball. Differentiable almost everywhere."""
+        low = torch.as_tensor(self.low, dtype=actions.dtype, device=actions.device)
+        high = torch.as_tensor(self.high, dtype=actions.dtype, device=actions.device)
+        actions = torch.maximum(torch.minimum(actions, high), low)
+        if self.max_norm is None:
+            return actions
+        norm = actions.norm(dim=-1, keepdim=True)
+        return actions * (self.max_norm / norm.clamp(min=self.max_norm))
+
+
+@dataclass(frozen=True)
+class Directive:
+    """What the configurator emits and every other module obeys; nothing else modulates a module at run time."""
+
+    goal: State | None
+    """(E, ...) the state to reach, or None when the task has no goal."""
+    weights: Mapping[str, float]
+    """u_i: weight of each intrinsic drive by name; a drive that is not named has weight 0."""
+    critic_weight: float
+    """v: weight of the trainable cost at the end of an imagined path. 0 turns the critic off."""
+    discount: float
+    """gamma of the critic, per imagined step."""
+    energy: Literal["terminal", "literal"]
+    """`terminal`: sum of IC, then one critic at the end. `literal`: IC + TC at every step, as the paper prints it."""
+    mode: Literal[1, 2]
+    """1: act by the policy, without search. 2: plan."""
+    planner: PlannerName
+    horizon: int
+    """H, in action blocks."""
+    samples: int
+    """N candidates per iteration."""
+    iterations: int
+    """Rounds of simulate, evaluate, improve."""
+    replan_every: int
+    """Primitive actions executed before the next plan."""
+    warm_start: bool = True
+    """Start the search from the shifted last plan."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An action sequence and what it is expected to cost."""
+
+    actions: Tensor
+    """(E, H, K, A)."""
+    energy: Tensor
+    """(E,)."""
+
+
+@dataclass(frozen=True)
+class PathCost:
+    """The cost of imagined paths, term by term. Leading axes are those of the paths."""
+
+    drives: dict[str, Tensor]
+    """Weighted IC by drive name, each (..., H)."""
+    critic: Tensor
+    """Weighted, discounted TC, (..., H); zero where the critic is not asked."""
+    energy: Tensor
+    """F, (...): the sum of everything above."""
+
+
+@dataclass(frozen=True)
+class Thought:
+    """All that one decision was made of. Logs, reports and pictures are drawn from Thoughts and nothing else."""
+
+    steps: tuple[str, ...]
+    """The steps of the paper's Mode-1 or Mode-2 episode in the order in which they ran."""
+    mode: int
+    state: State
+    """(E, ...) s[0]."""
+    directive: Directive
+    cost: PathCost
+    """Cost of s[0] itself (H = 1)."""
+    action: Tensor
+    """(E, A) the primitive action sent to the world."""
+    replanned: bool
+    """False when the action is the next one of an earlier plan."""
+    milliseconds: float
+    plan: Plan | None = None
+    proposal_energy: Tensor | None = None
+    """(E,) energy of the first proposal, before any improvement."""
+    imagined: State | None = None
+    """(E, H, ...) states imagined under the chosen plan."""
+    plan_cost: PathCost | None = None
+    """Cost of the chosen plan, leading axes (E,)."""
+    candidates: Plan | None = None
+    """Rejected alternatives of the last iteration: actions (E, M, H, K, A), energy (E, M), best first."""
+    candidate_states: State | None = None
+    """(E, M, H, ...) states imagined under the alternatives."""
+    digests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What every module said of itself to the configurator."""
+
+    def but(self, **changes: Any) -> Thought:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is wanted of the agent: a goal percept and, optionally, weights that override the configured ones."""
+
+    goal: Observation | None
+    """(E, ...) a percept of the world with the goal reached."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Perception(Protocol):
+    """s[0] = Enc(x)."""
+
+    def encode(self, observation: Observation) -> State: ...
+
+    def digest(self) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class WorldModel(Protocol):
+    """s[t+1] = Pred(s[t], a[t]); one imagined step covers a block of K primitive actions."""
+
+    block: int
+
+    def predict(self, state: State, actions: Tensor) -> State:
+        """One step: state (B, ...), actions (B, K, A) -> state (B, ...)."""
+        ...
+
+    def rollout(self, state: State, actions: Tensor) -> State:
+        """Open loop: state (B, ...), actions (B, H, K, A) -> states s[1:H+1], (B, H, ...)."""
+        ...
+
+    def digest(self) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class Cost(Protocol):
+    """C(s) = IC(s) + TC(s)."""
+
+    def path(self, states: State, actions: Tensor, directive: Directive) -> PathCost:
+        """Cost of states (B, H, ...) reached by actions (B, H, K, A); goal of the directive (B, ...)."""
+        ...
+
+    def digest(self) -> dict[str, float]: ...
+
+
+class Planner(Protocol):
+    """Pure search over action sequences by asking and telling; it knows neither model nor cost."""
+
+    def propose(self) -> Tensor:
+        """The next candidates, (E, N, H, K, A), inside the action space. The gradient planner's require grad."""
+        ...
+
+    def improve(self, candidates: Tensor, energy: Tensor) -> None:
+        """Learn from the energies (E, N) of the candidates just proposed."""
+        ...
+
+    def best(self) -> Plan:
+        """The best plan seen so far, never worse than the first proposal."""
+        ...

@@ -1,0 +1,355 @@
+"""Planners find minima, stay inside the action space, never get worse, and treat every episode alone."""
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from modules.planners import PLANNERS, Config, Grid, minimise
+from modules.types import ActionSpace, Plan, PlannerName
+
+NAMES = sorted(PLANNERS)
+BOX = ActionSpace((-1.0, -2.0, 0.5), (1.0, 1.0, 3.0))
+BALL = ActionSpace((-1.0, -1.0), (1.0, 1.0), max_norm=0.7)
+few = settings(max_examples=8, deadline=None, database=None)
+seeds = st.integers(0, 2**31 - 1)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def build(name, space, start, samples=48, iterations=5, seed=0, config=None):
+    return PLANNERS[name](config or Config(), space, start, samples, iterations, generator(seed))
+
+
+def rugged(episodes: int, size: int, seed: int = 0):
+    """Energy with many minima, another one for every episode, and each episode computed apart from the others."""
+    target = torch.randn(episodes, 1, 1, 1, size, generator=generator(seed + 99))
+
+    def energy(candidates: Tensor) -> Tensor:
+        terms = (candidates - target).square() + torch.sin(5 * candidates + target)
+        return terms.flatten(2).sum(2)
+
+    return energy, target
+
+
+def inside(actions: Tensor, space: ActionSpace) -> bool:
+    low, high = torch.tensor(space.low), torch.tensor(space.high)
+    in_box = bool((actions >= low - 1e-6).all() and (actions <= high + 1e-6).all())
+    return in_box and (space.max_norm is None or bool((actions.norm(dim=-1) <= space.max_norm + 1e-6).all()))
+
+
+def test_the_dict_names_every_planner():
+    assert sorted(get_args(PlannerName)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds)
+@few
+def test_finds_the_minimum_of_a_convex_quadratic(name, seed):
+    # (a - t)' Q (a - t) over 2 held actions of 2 dimensions, condition of Q below 6, the minimum inside the box.
+    g = generator(seed)
+    target = torch.rand(3, 4, generator=g) * 1.2 - 0.6
+    factor = torch.eye(4) + 0.2 * (torch.rand(3, 4, 4, generator=g) - 0.5)
+    shape = factor @ factor.mT
+
+    def energy(candidates):
+        x = candidates[:, :, :, 0].flatten(2) - target[:, None]
+        return torch.einsum("eni,eij,enj->en", x, shape, x)
+
+    space = ActionSpace((-1.0, -1.0), (1.0, 1.0))
+    planner = build(name, space, torch.zeros(3, 2, 2, 2), 64, 40, seed, Config(min_std=0.01))
+    plan = minimise(planner, energy, 40)
+    assert torch.allclose(plan.actions[:, :, 0].flatten(1), target, atol=0.06)
+    assert plan.energy.max() < 0.01
+
+
+@pytest.mark.parametrize("space", [BOX, BALL], ids=["box", "ball"])
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds)
+@few
+def test_finds_the_projection_of_a_minimum_outside_the_space(name, space, seed):
+    target = 1.5 * torch.randn(2, 2, 1, space.size, generator=generator(seed)).clamp(-2, 2)
+    if space.max_norm is None:
+        nearest = space.clip(target)
+    else:  # the ball lies inside the box
+        nearest = target * (space.max_norm / target.norm(dim=-1, keepdim=True)).clamp(max=1)
+
+    def energy(candidates):
+        return (candidates - target[:, None]).square().flatten(2).sum(2)
+
+    planner = build(name, space, torch.zeros(2, 2, 2, space.size), 128, 40, seed, Config(min_std=0.02, noise_beta=0.0))
+    plan = minimise(planner, energy, 40)
+    optimum = energy(nearest.expand(2, 2, 2, space.size)[:, None])[:, 0]
+    assert inside(plan.actions, space)
+    assert (plan.energy - optimum).max() < 0.02 * (1 + optimum.max())
+    assert (plan.actions - nearest).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("space", [BOX, BALL], ids=["box", "ball"])
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds)
+@few
+def test_never_worse_than_the_start_nor_than_before_and_always_inside(name, space, seed):
+    energy, _ = rugged(3, space.size, seed)
+    start = 2 * torch.randn(3, 4, 2, space.size, generator=generator(seed))
+    planner = build(name, space, start, 12, 6, seed)
+    before = energy(space.clip(start)[:, None])[:, 0]
+    for _ in range(8):  # also beyond the announced iterations
+        candidates = planner.propose()
+        assert candidates.shape == (3, 12, 4, 2, space.size) and inside(candidates, space)
+        told = energy(candidates)
+        planner.improve(candidates, told)
+        plan = planner.best()
+        assert (plan.energy <= before).all() and (plan.energy <= told.min(1).values).all()
+        assert inside(plan.actions, space)
+        assert torch.equal(energy(plan.actions[:, None])[:, 0], plan.energy)
+        assert torch.equal(planner.candidates, candidates) and torch.equal(planner.energy, told)
+        assert planner.elite_std.shape == () and planner.elite_std > 0
+        # A descent that ran on outside the space would have to come all the way back.
+        assert name != "gradient" or inside(planner.variables, space)
+        before = plan.energy
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_candidate_is_the_clipped_start_even_when_it_does_not_hold_its_actions(name):
+    start = 2 * torch.randn(2, 3, 4, 2, generator=generator(3))
+    planner = build(name, BALL, start)
+    assert torch.equal(planner.best().actions, BALL.clip(start)) and planner.best().energy.isinf().all()
+    assert torch.equal(planner.propose()[:, 0], BALL.clip(start))
+
+
+@pytest.mark.parametrize("name", ["cem", "mppi"])
+def test_later_candidates_hold_the_best_plan_and_the_mean(name):
+    energy, _ = rugged(2, 2)
+    planner = build(name, BALL, torch.zeros(2, 3, 4, 2))
+    minimise(planner, energy, 2)
+    candidates = planner.propose()
+    assert torch.equal(candidates[:, 0], planner.best().actions)
+    assert torch.equal(candidates[:, 1], planner.grid.expand(planner.mean))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds)
+@few
+def test_episodes_do_not_know_of_each_other(name, seed):
+    energy_of = [rugged(1, 3, seed + i)[0] for i in range(5)]
+    start = torch.randn(5, 3, 2, 3, generator=generator(seed))
+
+    def run(chosen: list[int]) -> Plan:
+        def energy(candidates):
+            told = torch.cat([energy_of[e](candidates[i : i + 1]) for i, e in enumerate(chosen)])
+            bad = torch.tensor([[e == 2 and n % 7 == 3 for n in range(37)] for e in chosen])
+            return told.masked_fill(bad, float("nan"))  # one broken episode must not disturb the others either
+
+        return minimise(build(name, BOX, start[chosen], 37, 4, seed, Config(hold=1)), energy, 4)
+
+    everyone = run([0, 1, 2, 3, 4])
+    order = [3, 0, 4, 2, 1]
+    permuted = run(order)
+    assert torch.equal(permuted.actions, everyone.actions[order])
+    assert torch.equal(permuted.energy, everyone.energy[order])
+    for e in range(5):
+        alone = run([e])
+        assert torch.equal(alone.actions[0], everyone.actions[e]) and torch.equal(alone.energy[0], everyone.energy[e])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_bits(name):
+    energy, _ = rugged(2, 2)
+    plans = [minimise(build(name, BALL, torch.zeros(2, 3, 2, 2), seed=s), energy, 5) for s in (7, 7, 8)]
+    assert torch.equal(plans[0].actions, plans[1].actions) and torch.equal(plans[0].energy, plans[1].energy)
+    assert not torch.equal(plans[0].actions, plans[2].actions)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", NAMES)
+def test_non_finite_energies_are_counted_and_never_chosen(name, bad):
+    energy, _ = rugged(2, 2)
+
+    def broken(candidates):  # the better half of the space is broken, and all but three candidates of episode 1
+        told = energy(candidates)
+        mask = candidates[:, :, 0, 0, 0] > 0.1
+        mask[1, 3:] = True
+        mask[:, 0] = False
+        return told.masked_fill(mask, bad)
+
+    planner = build(name, BALL, torch.zeros(2, 3, 2, 2))
+    plan = minimise(planner, broken, 5)
+    assert plan.energy.isfinite().all() and plan.actions.isfinite().all()
+    assert (plan.actions[:, 0, 0, 0] <= 0.1).all()
+    assert planner.nonfinite >= 5 * 45 and not planner.energy.isnan().any()
+    assert planner.propose().isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_episode_without_any_finite_energy_is_an_error(name):
+    planner = build(name, BALL, torch.zeros(3, 2, 2, 2))
+    candidates = planner.propose()
+    told = candidates.flatten(2).sum(2) * torch.tensor([[1.0], [float("nan")], [1.0]])
+    with pytest.raises(FloatingPointError, match=r"episode\(s\) \[1\]"):
+        planner.improve(candidates, told)
+
+
+def test_a_descent_that_breaks_begins_again_at_the_best_plan():
+    planner = build("gradient", BALL, torch.zeros(1, 2, 2, 2), samples=4, config=Config(learning_rate=1e-6))
+    candidates = planner.propose()
+    weight = torch.tensor([[1.0, 2.0, float("nan"), 3.0]])
+    planner.improve(candidates, weight * (candidates + 1).square().flatten(2).sum(2))
+    assert torch.allclose(planner.propose()[0, 2], planner.best().actions[0], atol=1e-5)
+
+
+def test_the_gradient_planner_survives_a_kink_and_asks_for_autograd():
+    planner = build("gradient", BALL, torch.zeros(1, 2, 2, 2), samples=4)
+    plan = minimise(planner, lambda a: a.square().flatten(2).sum(2).sqrt(), 3)  # the root of zero: infinite slope
+    assert plan.energy.item() == 0 and planner.propose().isfinite().all()
+    with pytest.raises(AssertionError, match="autograd"):
+        planner.improve(planner.propose(), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize("hold", [1, 2, 4, None])
+@pytest.mark.parametrize("name", NAMES)
+def test_hold_is_respected(name, hold):
+    energy, _ = rugged(2, 2)
+    planner = build(name, BALL, torch.zeros(2, 3, 4, 2), config=Config(hold=hold))
+    for _ in range(3):
+        candidates = planner.propose()
+        held = candidates.reshape(2, 48, 3, 4 // (hold or 4), hold or 4, 2)
+        assert torch.equal(held, held[:, :, :, :, :1].expand_as(held))
+        if (hold or 4) < 4:  # and no longer than asked
+            assert (held[:, 2:, :, 1:, 0] != held[:, 2:, :, :-1, 0]).any(-1).float().mean() > 0.9
+        planner.improve(candidates, energy(candidates))
+
+
+def test_hold_must_divide_the_block():
+    with pytest.raises(ValueError, match="hold=3 must divide the action block of 4"):
+        build("cem", BALL, torch.zeros(1, 2, 4, 2), config=Config(hold=3))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.8])
+def test_noise_has_unit_width_and_the_asked_correlation(beta):
+    grid = Grid(Config(noise_beta=beta), BALL, torch.zeros(1, 6, 4, 2))
+    noise = grid.noise(20_000, generator())
+    assert torch.allclose(noise.std(0), torch.ones(6, 2), atol=0.03)
+    lags = torch.stack([(noise[:, 0] * noise[:, v]).mean(0) for v in range(1, 6)])
+    expected = torch.tensor([[beta**v, beta**v] for v in range(1, 6)])
+    assert torch.allclose(lags, expected, atol=0.03)
+
+
+def one_update(name, config, iterations=1):
+    """Run one improvement with made-up energies, and return all that an independent computation needs."""
+    start = BOX.clip(torch.randn(2, 3, 4, 3, generator=generator(1)))
+    planner = build(name, BOX, start, 20, iterations, 5, config)
+    mean, std = planner.mean.numpy().copy(), planner.std.numpy().copy()
+    candidates = planner.propose()
+    told = torch.randn(2, 20, generator=generator(2))
+    told[0, 4] = float("nan")
+    planner.improve(candidates, told)
+    variables = candidates.numpy().astype(np.float64).reshape(2, 20, 6, 2, 3).mean(3)  # hold = 2
+    return planner, mean, std, variables, told.numpy().astype(np.float64)
+
+
+HALF_RANGE = np.array([1.0, 1.5, 1.25])
+
+
+def test_one_update_of_cem_is_that_of_an_independent_computation():
+    config = Config(hold=2, momentum=0.3, elites=0.2, min_std=0.4)
+    planner, mean, std, variables, told = one_update("cem", config)
+    assert np.allclose(std, HALF_RANGE)
+    for e in range(2):
+        elites = variables[e][np.argsort(told[e])[:4]]  # argsort puts NaN last
+        assert np.allclose(planner.mean[e], 0.3 * mean[e] + 0.7 * elites.mean(0), atol=1e-5)
+        # Candidate 0 does not hold its actions; it is not among the elites, else its width would differ.
+        assert 0 not in np.argsort(told[e])[:4]
+        expected = np.maximum(0.3 * std[e] + 0.7 * elites.std(0), 0.4 * HALF_RANGE)
+        assert np.allclose(planner.std[e], expected, atol=1e-5)
+
+
+def test_one_update_of_mppi_is_that_of_an_independent_computation():
+    config = Config(hold=2, momentum=0.3, temperature=0.5, min_std=0.01)
+    planner, mean, std, variables, told = one_update("mppi", config, iterations=3)
+    for e in range(2):
+        good = np.isfinite(told[e])
+        weights = np.exp(-(told[e][good] - told[e][good].min()) / (0.5 * told[e][good].std()))
+        expected = (weights[:, None, None] * variables[e][good]).sum(0) / weights.sum()
+        assert np.allclose(planner.mean[e], 0.3 * mean[e] + 0.7 * expected, atol=1e-5)
+        assert np.allclose(planner.std[e], 0.1 * std[e], atol=1e-5)  # 1 -> 0.1 -> 0.01 in three iterations
+
+
+@pytest.mark.parametrize("name", ["cem", "mppi"])
+def test_one_finite_candidate_is_the_only_one_to_follow(name):
+    planner = build(name, BOX, torch.zeros(1, 3, 2, 3))
+    candidates = planner.propose()
+    told = torch.full((1, 48), float("nan"))
+    told[0, 5] = 3.0
+    planner.improve(candidates, told)
+    assert torch.allclose(planner.mean, candidates[:, 5, :, 0]) and planner.elite_std.item() < 1e-6
+
+
+def test_the_first_descent_is_adam_with_linearly_shrinking_steps():
+    target = torch.randn(1, 4, 1, 3, generator=generator(5))
+    box = ActionSpace((-10.0,) * 3, (10.0,) * 3)
+    planner = build("gradient", box, torch.zeros(1, 4, 2, 3), samples=6, iterations=5, config=Config(learning_rate=0.1))
+    actions = torch.zeros(1, 4, 1, 3, requires_grad=True)
+    adam = torch.optim.Adam([actions], lr=0.1 * 10, betas=(0.9, 0.99), eps=1e-12)
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / 5)
+    for _ in range(5):
+        candidates = planner.propose()
+        assert torch.allclose(candidates[:, 0], actions.expand(1, 4, 2, 3), atol=1e-5)
+        planner.improve(candidates, (candidates - target[:, None]).square().flatten(2).sum(2))
+        adam.zero_grad()
+        (actions - target).square().sum().backward()
+        adam.step()
+        schedule.step()
+    assert torch.allclose(planner.propose()[:, 0], actions.expand(1, 4, 2, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cem", "mppi"])
+@pytest.mark.parametrize("scale", [1e-12, 1e6, 1e25])
+def test_the_scale_of_the_cost_does_not_matter(name, scale):
+    energy, _ = rugged(2, 2)
+    means = []
+    for factor in (1.0, scale):
+        planner = build(name, BALL, torch.zeros(2, 3, 2, 2))
+        minimise(planner, lambda a, factor=factor: factor * energy(a), 3)
+        means.append(planner.mean)
+    assert torch.allclose(means[0], means[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_energies_and_a_single_candidate_are_no_trouble(name):
+    planner = build(name, BALL, torch.zeros(2, 3, 2, 2), samples=1)
+    plan = minimise(planner, lambda a: 0 * a.flatten(2).sum(2) + 1, 3)
+    assert torch.equal(plan.actions, torch.zeros(2, 3, 2, 2)) and (plan.energy == 1).all()
+    assert planner.propose().isfinite().all()
+
+
+def test_energies_in_double_precision_leave_the_actions_in_single():
+    for name in NAMES:
+        planner = build(name, BALL, torch.zeros(2, 3, 2, 2))
+        minimise(planner, lambda a: a.double().square().flatten(2).sum(2), 2)
+        assert planner.propose().dtype == torch.float32
+
+
+@pytest.mark.parametrize("change", [
+    {"initial_std": 0.0}, {"min_std": 2.0}, {"elites": 0.0}, {"elites": 1.5}, {"momentum": 1.0}, {"temperature": 0.0},
+    {"hold": 0}, {"learning_rate": -1.0}, {"noise_beta": 1.0},
+])  # fmt: skip
+def test_a_setting_out_of_range_is_named(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(Config(), **change)
+
+
+def test_unbounded_spaces_and_empty_searches_are_refused():
+    open_box = ActionSpace((-float("inf"),) * 2, (float("inf"),) * 2)
+    with pytest.raises(ValueError, match="bounded"):
+        build("cem", open_box, torch.zeros(1, 2, 2, 2))
+    assert inside(build("cem", replace(open_box, max_norm=0.7), torch.zeros(1, 2, 2, 2)).propose(), BALL)
+    with pytest.raises(ValueError, match="samples"):
+        build("mppi", BALL, torch.zeros(1, 2, 2, 2), samples=0)
