@@ -38,7 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     from agent.errors import UserError, nearest
 
     command, rest = arguments[0], arguments[1:]
-    known = {"train": commands.train, "evaluate": commands.evaluate, "imagine": commands.imagine, "check": commands.check}
+    known = {
+        "train": commands.train,
+        "evaluate": commands.evaluate,
+        "imagine": commands.imagine,
+        "check": commands.check,
+    }
     if command not in known:
         warn(f"unknown command {command!r}{nearest(command, known)}\n\n{USAGE}")
         return 2

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from agent.collect import actions_of, as_tensors, make_simulator, senses_of
 from agent.errors import UserError
-from agent.presets import Config, from_dict
+from agent.presets import Config, from_dict, options_of
 from agent.run import Run
 from modules.actor import Actor, Policy
 from modules.configurator import Configurator
@@ -31,7 +31,17 @@ from modules.memory import EpisodicMemory
 from modules.objectives import InverseDynamics
 from modules.perception import Encoder, Readout, Senses
 from modules.planners import PLANNERS
-from modules.types import ActionSpace, Directive, Observation, PathCost, Perception, Plan, State, Task, Thought, WorldModel
+from modules.types import (
+    ActionSpace,
+    Directive,
+    Observation,
+    PathCost,
+    Plan,
+    State,
+    Task,
+    Thought,
+    WorldModel,
+)
 from modules.world_model import JEPA
 
 
@@ -70,12 +80,13 @@ class Agent:
         world_model = JEPA(config.world_model, latent, slots, actions, shape)
         contact = senses.slot_names.index("contact") if "contact" in senses.slot_names else None
         readout = partial(Readout, latent, slots, shape)
-        cost = Costs(
-            config.cost, Anatomy(actions, senses.goal_slots, contact), readout, config.configurator.discount
-        )
+        cost = Costs(config.cost, Anatomy(actions, senses.goal_slots, contact), readout, config.configurator.discount)
         planners = {k: partial(v, config.planner) for k, v in PLANNERS.items()}
         actor = Actor(
-            Policy(config.actor, actions, readout(), cost.goal_reader(readout)), planners, world_model.block, config.seed
+            Policy(config.actor, actions, readout(), cost.goal_reader(readout)),
+            planners,
+            world_model.block,
+            config.seed,
         )
         agent = Agent(
             perception,
@@ -99,7 +110,7 @@ class Agent:
             config = from_dict(Config, opened.config)
         except (TypeError, ValueError) as error:
             raise UserError(f"{opened.folder / 'config.json'} is from another version: {error}") from error
-        simulator = make_simulator(config.env, config.env_options)
+        simulator = make_simulator(config.env, options_of(config))
         agent = Agent.build(config, senses_of(simulator), actions_of(simulator), pick_device(device))
         agent.load_tensors(opened.load_checkpoint()[0])
         return agent
@@ -191,11 +202,17 @@ class Agent:
         chosen = plan.actions[:, None]
         imagined = self.imagine(state, chosen)
         plan_cost = self.evaluate(imagined, chosen, directive)
-        return plan, imagined[:, 0], {
-            "proposal_energy": first_energy,
-            "plan_cost": PathCost({k: v[:, 0] for k, v in plan_cost.drives.items()}, plan_cost.critic[:, 0], plan.energy),
-            "candidates": Plan(search.candidates.detach(), search.energy.detach()),
-        }
+        return (
+            plan,
+            imagined[:, 0],
+            {
+                "proposal_energy": first_energy,
+                "plan_cost": PathCost(
+                    {k: v[:, 0] for k, v in plan_cost.drives.items()}, plan_cost.critic[:, 0], plan.energy
+                ),
+                "candidates": Plan(search.candidates.detach(), search.energy.detach()),
+            },
+        )
 
     def imagine(self, state: State, candidates: Tensor) -> State:
         """States (E, ...) under candidates (E, N, H, K, A) -> imagined (E, N, H, ...)."""
@@ -237,16 +254,21 @@ class Agent:
     def _sense(self, observation: Any) -> tuple[Observation, bool]:
         """An observation of the world as tensors with a batch axis, and whether that axis had to be added."""
         sensed = as_tensors(observation)
-        shape = self.perception.senses.pixel_shape
-        sensors = len(self.perception.senses.sensor_low)
-        for name, x, expected in (("pixels", sensed.pixels, shape), ("sensors", sensed.sensors, (sensors,))):
-            wanted = expected is not None and expected != (0,)
-            if wanted and (x is None or tuple(x.shape[-len(expected) :]) != tuple(expected)):
+        senses = self.perception.senses
+        single = False
+        for name, x, shape in (
+            ("pixels", sensed.pixels, senses.pixel_shape or ()),
+            ("sensors", sensed.sensors, (len(senses.sensor_low),) if senses.sensor_low else ()),
+        ):
+            if shape and (x is None or tuple(x.shape[-len(shape) :]) != shape or x.dim() > len(shape) + 1):
                 got = "none" if x is None else tuple(x.shape)
-                raise ValueError(f"this agent perceives {name} of shape {expected}, and the observation has {got}")
+                raise ValueError(
+                    f"this agent perceives {name} of shape {shape} (or a batch of them), and was given {got}"
+                )
+            if shape and x is not None:
+                single = x.dim() == len(shape)
         if sensed.sensors is not None and not torch.isfinite(sensed.sensors).all():
             raise ValueError(f"the observation's sensors are not finite: {sensed.sensors.tolist()}")
-        single = sensed.pixels.dim() == 3 if sensed.pixels is not None else sensed.sensors.dim() == 1
         device = self.device
         return sensed.map(lambda x: (x[None] if single else x).to(device)), single
 

@@ -12,8 +12,9 @@ Shapes: M episodes, T blocks, K primitive actions a block, A action, S sensors, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -88,7 +89,7 @@ class Dataset:
         )
 
 
-def make_simulator(env_id: str, options: dict[str, object]) -> Simulator:
+def make_simulator(env_id: str, options: Mapping[str, Any]) -> Simulator:
     """The simulator behind a world of this project."""
     if env_id not in SIMULATORS:
         raise UserError(f"no world {env_id!r}{nearest(env_id, SIMULATORS)}; the worlds are {', '.join(SIMULATORS)}")
@@ -120,7 +121,7 @@ def actions_of(simulator: Simulator) -> ActionSpace:
     return ActionSpace(low, high, simulator.action_max_norm)
 
 
-def as_tensors(percepts: object) -> Observation:
+def as_tensors(percepts: Any) -> Observation:
     """An observation in Gymnasium's form (array, or dict of `pixels` and `sensors`), batched, as tensors."""
     if isinstance(percepts, dict):
         pixels, sensors = percepts.get("pixels"), percepts.get("sensors")
@@ -204,14 +205,15 @@ def collect_gymnasium(
     streams: list[tuple[list, list]] = [([_one(observation, i)], []) for i in range(n)]
     finished: list[tuple[list, list]] = []
     done = np.zeros(n, bool)
+    chunk = explore(rng)
     for step in range(100 * config.episodes * length):
-        if step % block == 0:
+        if step and step % block == 0:
             chunk = explore(rng)
         action = chunk[:, step % block]
         resets = done & (mode == modes.NEXT_STEP)  # this step ignores their action and only resets them
         if mode == modes.DISABLED and done.any():
             observation, _ = envs.reset(options={"reset_mask": done})
-            for i in np.flatnonzero(done):
+            for i in np.flatnonzero(done).tolist():
                 streams[i] = ([_one(observation, i)], [])
         observation, _, terminated, truncated, info = envs.step(action)
         done = (terminated | truncated) & ~resets
@@ -247,7 +249,7 @@ def collect_gymnasium(
     )
 
 
-def _one(observation: object, index: int | None = None) -> dict[str, NDArray]:
+def _one(observation: Any, index: int | None = None) -> dict[str, NDArray]:
     """One world's observation by sense, out of a batch when index is given."""
     named = observation if isinstance(observation, dict) else {"": observation}
     picked = {k: np.array(v if index is None else v[index]) for k, v in named.items()}

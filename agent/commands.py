@@ -16,13 +16,14 @@ import numpy as np
 import torch
 import tyro
 
-from agent import collect, evaluate as evaluation
+from agent import collect
+from agent import evaluate as evaluation
 from agent.agent import Agent, pick_device
 from agent.collect import Dataset, actions_of, make_simulator, senses_of
 from agent.console import Progress, set_quiet, table, tell
 from agent.errors import UserError, nearest
 from agent.learn import Learner
-from agent.presets import PRESETS, Config, from_dict
+from agent.presets import PRESETS, Config, from_dict, options_of
 from agent.run import Run
 
 T = TypeVar("T")
@@ -61,6 +62,9 @@ def train_run(config: Config, folder: Path, command_line: list[str], stop_at: in
         seconds = (time.monotonic() - began, time.process_time() - cpu)
         learner = Learner(config, agent, data, run)
         learner.learn(progress, stop_at)
+        progress.start("pictures", 1)
+        imagination.to_tensorboard(agent, config, simulator, run, learner.total_steps)
+        progress.update(1)
         summary = {
             "run": str(folder),
             "env": config.env,
@@ -79,17 +83,6 @@ def setup(config: Config) -> None:
     """Threads and numerics of the process."""
     torch.set_num_threads(max(1, config.threads))
     torch.set_flush_denormal(True)
-
-
-def options_of(config: Config) -> dict[str, Any]:
-    """The world's options with numbers and truth values as such."""
-    out: dict[str, Any] = {}
-    for name, text in config.env_options.items():
-        try:
-            out[name] = json.loads(text)
-        except ValueError:
-            out[name] = text
-    return out
 
 
 def explore(config: Config) -> Dataset:
@@ -183,8 +176,6 @@ class ImagineArguments:
 
 def imagine(arguments: list[str], command_line: list[str]) -> int:
     """run_agent.py imagine RUN."""
-    from agent import imagine as imagination
-
     arguments, as_json = _json_flag(arguments)
     args = _parse(ImagineArguments, arguments, "run_agent.py imagine", ImagineArguments.__doc__ or "")
     config, agent, run = load_run(args.run, args.device, 1)

@@ -86,7 +86,9 @@ def measure(agent: Agent, data: Dataset, seed: int = 0, count: int = 1500) -> di
 
     # Does the prediction listen to the action? Its answer to another action, in units of the true step.
     swapped = model.predict(state, actions.flip(0)).latent - model.predict(state, actions).latent
-    out["collapse/swapped_action"] = float(swapped.norm(dim=-1).mean() / (after.latent - state.latent).norm(dim=-1).mean())
+    out["collapse/swapped_action"] = float(
+        swapped.norm(dim=-1).mean() / (after.latent - state.latent).norm(dim=-1).mean()
+    )
 
     if data.factors is not None:
         index = episodes.numpy(), moments.numpy()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from agent.collect import Dataset
 from agent.console import Progress
 from agent.errors import NonFinite, check_finite
 from modules import actor, cost, decoder, objectives
+from modules.memory import Records
 from modules.types import Observation, State, Task
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ class Config:
     """Scenes in a batch; every one with 8 records and 16 goals."""
     critic_follow: float = 0.04
     """How fast the slow copy follows."""
-    policy_steps: int = 1500
+    policy_steps: int = 3000
     """Updates of the policy."""
     policy_rate: float = 1e-3
     """Peak rate of the policy."""
-    plan_episodes: int = 2000
+    plan_episodes: int = 4000
     """Mode-2 plans from which the policy is distilled."""
     decoder_steps: int = 400
     """Updates of the decoder."""
@@ -73,6 +74,8 @@ class Config:
     gauge_every: int = 250
     """Updates of the world model between collapse gauges and probes."""
 
+
+PLANS_AT_ONCE = 64
 
 Update = Callable[[int, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 """(step, generator of that step) -> (loss, metrics)."""
@@ -122,6 +125,11 @@ class Learner:
         if self.config.learn.decoder_steps:
             yield self.decoder
 
+    @property
+    def total_steps(self) -> int:
+        """Updates of all phases together."""
+        return sum(self._steps_of(build) for build in self.phases())
+
     def learn(self, progress: Progress, stop_at: int | None = None) -> None:
         """Train from the newest checkpoint to the end. stop_at (tests): leave after that many updates in all."""
         saved = self.run.resume()
@@ -132,7 +140,9 @@ class Learner:
             self.agent.load_tensors(tensors)
             first, within = meta["phase"], meta["step"]
             self.seconds = dict(meta["seconds"])
-            optimiser_state = {k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")}
+            optimiser_state = {
+                k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")
+            }
         total = 0
         for index, build in enumerate(self.phases()):
             if index < first:
@@ -280,14 +290,15 @@ class Learner:
         """Perceive what was explored, and write it to memory: as many whole episodes as hold `count` records."""
         agent, data = self.agent, self.data
         agent.memory.clear()
-        episodes = max(1, min(data.episodes, count // (data.length + 1), agent.memory.config.capacity // (data.length + 1)))
-        goals = self.config.learn
-        del goals
+        episodes = max(
+            1, min(data.episodes, count // (data.length + 1), agent.memory.config.capacity // (data.length + 1))
+        )
         with torch.no_grad():
             for first in range(0, episodes, 16):
                 chosen = torch.arange(first, min(first + 16, episodes))
+                n = len(chosen)
                 seen = data.observe(chosen, slice(None)).map(lambda x: x.flatten(0, 1).to(self.device))
-                state = agent.perception.encode(seen).map(lambda x: x.unflatten(0, (len(chosen), -1)))
+                state = agent.perception.encode(seen).map(lambda x, n=n: x.unflatten(0, (n, -1)))
                 for t in range(data.length + 1):
                     action = data.actions[chosen, min(t, data.length - 1)].to(self.device)
                     zero = torch.zeros(len(chosen), device=self.device)
@@ -307,41 +318,23 @@ class Learner:
         agent, learn = self.agent, self.config.learn
         self.remember(learn.critic_records)
         records = agent.memory.records()
-        scene = torch.from_numpy(self.data.scene)[records.episode.cpu()]
-        order = scene.argsort(stable=True)
-        counts = torch.unique_consecutive(scene[order], return_counts=True)[1]
-        starts = counts.cumsum(0) - counts
+        table = Scenes(self.data, records)
         state = records.state
         # Kept in half precision: they are only ever compared through the critic.
         with torch.no_grad():
-            parts = [self.futures(state[i : i + 256]).map(lambda x: x.bfloat16()) for i in range(0, len(scene), 256)]
-        imagined = State.cat(parts)
-        following = torch.arange(len(scene)).roll(-1)
-        step = agent.world_model.block
-        index_of = {
-            (int(e), int(t)): i for i, (e, t) in enumerate(zip(records.episode.tolist(), records.time.tolist(), strict=True))
-        }
-        following = torch.tensor(
-            [index_of.get((e, t + step), i) for i, (e, t) in enumerate(
-                zip(records.episode.tolist(), records.time.tolist(), strict=True)
-            )]
-        )
+            pieces = state.latent.split(256), state.slots.split(256)
+            imagined = State.cat([self.futures(State(*p)).map(Tensor.bfloat16) for p in zip(*pieces, strict=True)])
+        following = next_record(records, agent.world_model.block)
         scenes, rows, goals = learn.critic_scenes, 8, 16
 
         def update(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-            def draw(*shape: int) -> Tensor:
-                return torch.rand(*shape, generator=generator)
-
-            which = torch.randint(len(counts), (scenes,), generator=generator)
-            size, origin = counts[which, None], starts[which, None]
-            record = order[origin + (draw(scenes, rows) * size).long()]
-            other = order[origin + (draw(scenes, goals - rows) * size).long()]
+            which = table.draw(scenes, generator)
+            record, other = (table.pick(which, n, generator) for n in (rows, goals - rows))
             future = imagined[record].map(Tensor.float)
             seen = state[following[record]].map(lambda x: x.unsqueeze(2))
             # Goals: the records themselves, what was just imagined of half of them, and anything else of the scene.
             near = torch.randint(future.latent.shape[2], (scenes, rows // 2), generator=generator)
-            rows_index = torch.arange(rows // 2).expand(scenes, -1)
-            beside = future[torch.arange(scenes)[:, None], rows_index, near]
+            beside = future[torch.arange(scenes)[:, None], torch.arange(rows // 2).expand(scenes, -1), near]
             goal = State.cat([state[record[:, rows // 2 :]], beside, state[other]], 1)
             loss, metrics = cost.critic_loss(agent.cost, state[record], State.cat([future, seen], 2), goal)
             return loss, metrics
@@ -380,28 +373,28 @@ class Learner:
 
     @torch.no_grad()
     def plans(self, generator: torch.Generator) -> tuple[State, State, Tensor]:
-        """Examples (state, goal, planned action (A,)) from Mode-2 plans between records of the same scene."""
+        """Examples (state, goal, planned action (A,)) from Mode-2 plans between records of the same scene.
+
+        A plan teaches more than its first action: every imagined step towards the goal is an example, and so is every
+        step towards any later imagined state, which the plan reaches by construction.
+        """
         agent, learn = self.agent, self.config.learn
         records = agent.memory.records()
-        scene = torch.from_numpy(self.data.scene)[records.episode.cpu()]
-        order = scene.argsort(stable=True)
-        counts = torch.unique_consecutive(scene[order], return_counts=True)[1]
-        starts = counts.cumsum(0) - counts
-        states, goals, actions = [], [], []
-        for first in range(0, learn.plan_episodes, 64):
-            size = min(64, learn.plan_episodes - first)
-            which = torch.randint(len(counts), (size,), generator=generator)
-            pick = [order[starts[which] + (torch.rand(size, generator=generator) * counts[which]).long()] for _ in "sg"]
-            state, goal = records.state[pick[0]], records.state[pick[1]]
+        scenes = Scenes(self.data, records)
+        examples: list[tuple[State, State, Tensor]] = []
+        for first in range(0, learn.plan_episodes, PLANS_AT_ONCE):
+            size = min(PLANS_AT_ONCE, learn.plan_episodes - first)
+            which = scenes.draw(size, generator)
+            state, goal = (records.state[scenes.pick(which, 1, generator)[:, 0]] for _ in range(2))
             directive = agent.configurator.configure(Task(None), goal, agent.digests())
-            plan, imagined = agent.plan(state, directive)[:2]
-            path = State.cat([state.map(lambda x: x.unsqueeze(1)), imagined[:, :-1]], 1)
-            horizon = plan.actions.shape[1]
-            # Only the first half of a plan: the far end has been improved least.
-            keep = max(1, horizon // 2)
-            states.append(path[:, :keep].map(lambda x: x.flatten(0, 1)))
-            goals.append(goal.map(lambda x, k=keep: x.repeat_interleave(k, 0)))
-            actions.append(plan.actions[:, :keep, 0].flatten(0, 1))
+            plan, imagined, _ = agent.plan(state, directive)
+            path = State.cat([state.map(lambda x: x[:, None]), imagined], 1)  # s[0..H]
+            for i in range(plan.actions.shape[1]):
+                here, action = path[:, i], plan.actions[:, i, 0]
+                examples += [
+                    (here, later, action) for later in (goal, *(path[:, j] for j in range(i + 1, path.latent.shape[1])))
+                ]
+        states, goals, actions = zip(*examples, strict=True)
         return State.cat(states), State.cat(goals), torch.cat(actions)
 
     # Decoder
@@ -421,6 +414,32 @@ class Learner:
 
         parameters = list(agent.decoder.parameters())
         return Phase("decoder", learn.decoder_steps, learn.decoder_rate, parameters, update)
+
+
+class Scenes:
+    """Which memory records belong to which scene, to draw states and goals between which one can travel."""
+
+    def __init__(self, data: Dataset, records: Records) -> None:
+        scene = torch.from_numpy(data.scene)[records.episode.cpu()]
+        self.order = scene.argsort(stable=True)
+        self.counts = torch.unique_consecutive(scene[self.order], return_counts=True)[1]
+        self.starts = self.counts.cumsum(0) - self.counts
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """n scenes, (n,)."""
+        return torch.randint(len(self.counts), (n,), generator=generator)
+
+    def pick(self, which: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """n records of each scene (P,) -> indices (P, n)."""
+        share = torch.rand(len(which), n, generator=generator)
+        return self.order[self.starts[which, None] + (share * self.counts[which, None]).long()]
+
+
+def next_record(records: Records, step: int) -> Tensor:
+    """Index of the record that follows each one in its episode, `step` primitive actions later; its own at the end."""
+    moments = list(zip(records.episode.tolist(), records.time.tolist(), strict=True))
+    index = {moment: i for i, moment in enumerate(moments)}
+    return torch.tensor([index.get((e, t + step), i) for i, (e, t) in enumerate(moments)])
 
 
 def held_actions(agent: Agent, device: torch.device) -> Tensor:
@@ -449,8 +468,3 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """All parameters of some modules."""
-    return [p for m in modules for p in m.parameters()]

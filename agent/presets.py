@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
@@ -55,7 +56,7 @@ _SPATIAL = Config(
     perception=perception.Config(latent="spatial", channels=12, width=32),
     world_model=world_model.Config(predictor="conv", width=32, depth=3),
     objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0),
-    cost=cost.Config(goal_scale=0.05),
+    cost=cost.Config(goal_scale=0.4),
 )
 
 
@@ -110,6 +111,18 @@ def debug() -> Config:
 PRESETS: dict[str, Callable[[], Config]] = {
     f.__name__: f for f in (two_rooms, two_rooms_random, point_maze, point_maze_medium, debug)
 }
+
+
+def options_of(config: Config) -> dict[str, Any]:
+    """The world's options with numbers and truth values as such."""
+    out: dict[str, Any] = {}
+    for name, text in config.env_options.items():
+        try:
+            out[name] = json.loads(text)
+        except ValueError:
+            out[name] = text
+    return out
+
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 The layouts `u`, `medium` and `large` have the topology of the D4RL mazes (arXiv 2004.07219) and success is DINO-WM's,
 nearer than 0.5 (arXiv 2411.04983). The ball, the forces, the clock and the tasks are this file's own, so success rates
-are not comparable with theirs: here speed is limited by drag instead of a clip, walls are frictionless, and a task always
-asks for a way of several cells.
+are not comparable with theirs: here speed is limited by drag instead of a clip, walls are frictionless, and a task
+always asks for a way of several cells.
 
 Units: one cell is 1 length unit; seconds; x to the right, y up, (0, 0) the middle of the arena.
 Shapes: N worlds, S = 4 state numbers (x, y, vx, vy), A = 2 force in [-1, 1]^2, F free cells, W wall boxes.
@@ -15,8 +15,8 @@ import difflib
 from collections.abc import Sequence
 from typing import ClassVar
 
-import mujoco
 import numpy as np
+from mujoco import MjData, MjModel  # pyright: ignore[reportAttributeAccessIssue] (compiled, without stubs)
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
@@ -84,7 +84,7 @@ _MJCF = """
     <body name="ball">
       <joint name="x" type="slide" axis="1 0 0" damping="{drag}"/>
       <joint name="y" type="slide" axis="0 1 0" damping="{drag}"/>
-      <geom name="ball" type="sphere" size="{radius}" mass="{mass}" contype="0" conaffinity="1" rgba="0.84 0.15 0.16 1"/>
+      <geom name="ball" type="sphere" size="{radius}" mass="{mass}" contype="0" conaffinity="1" rgba="0.8 0.2 0.2 1"/>
     </body>
   </worldbody>
   <actuator>
@@ -184,6 +184,7 @@ class PointMaze:
     action_low = np.full(2, -1, np.float32)
     action_high = np.full(2, 1, np.float32)
     action_max_norm: float | None = None
+    has_scenes = False
     success_radius = 0.5
 
     def __init__(
@@ -217,8 +218,8 @@ class PointMaze:
             timestep=TIMESTEP, drag=DRAG, radius=RADIUS, mass=MASS, force=FORCE, walls="\n    ".join(walls)
         )
         """The MuJoCo model, to look at with any MuJoCo viewer."""
-        self.model = mujoco.MjModel.from_xml_string(self.mjcf)
-        self._data = [mujoco.MjData(self.model) for _ in range(threads)]
+        self.model = MjModel.from_xml_string(self.mjcf)
+        self._data = [MjData(self.model) for _ in range(threads)]
         self._rollout = Rollout(nthread=threads if threads > 1 else 0)
 
         # One scale for both axes, so that distance between slots is distance in the maze.
@@ -266,6 +267,10 @@ class PointMaze:
             found = np.concatenate([found, position[~np.isnan(position).any(1)]])
         return np.concatenate([found[:n], rng.uniform(-RESET_SPEED, RESET_SPEED, (n, 2))], 1)
 
+    def restart(self, rng: np.random.Generator, states: Array) -> Array:
+        """The maze is always the same."""
+        return self.reset(rng, len(states))
+
     def step(self, states: Array, actions: NDArray, rng: np.random.Generator | None) -> Array:
         """0.05 s under a constant force, clipped to [-1, 1]^2. Deterministic: rng is not used.
 
@@ -284,7 +289,8 @@ class PointMaze:
         start = np.zeros((n, 5))  # MuJoCo's full physics state: time, on which nothing depends, then ours
         start[:, 1:] = states
         control = np.repeat(np.clip(force, -1, 1)[:, None], FRAME_SKIP, axis=1)
-        path, _ = self._rollout.rollout(self.model, self._data, start, control)
+        path = np.empty((n, FRAME_SKIP, 5))
+        self._rollout.rollout(self.model, self._data, start, control, state=path)
         return path[:, -1, 1:].copy()
 
     def observe(self, states: Array) -> Percepts:

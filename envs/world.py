@@ -170,7 +170,13 @@ class VectorWorld(VectorEnv):
             self._elapsed[self._done] = 0
         self._done = self._elapsed >= self.max_steps
         info = self._info()
-        return self.observe(), info["success"].astype(np.float64), np.zeros(self.num_envs, bool), self._done.copy(), info
+        return (
+            self.observe(),
+            info["success"].astype(np.float64),
+            np.zeros(self.num_envs, bool),
+            self._done.copy(),
+            info,
+        )
 
     def observe(self) -> Any:
         """The batch of observations of this moment."""

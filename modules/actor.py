@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modules.types import ActionSpace, Directive, Planner, State
+from modules.types import ActionSpace, Directive, Planner, Reader, State
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,15 @@ class Config:
 class Policy(nn.Module):
     """A(s, g): one action, to be held for a block. No search."""
 
-    def __init__(self, config: Config, actions: ActionSpace, state: nn.Module, goal: nn.Module) -> None:
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, config: Config, actions: ActionSpace, state: Reader, goal: Reader) -> None:
         """state and goal: modules from State to a vector of their attribute `size`."""
         super().__init__()
         self.actions, self.state, self.goal = actions, state, goal
         self.net = nn.Sequential(
-            nn.Linear(int(state.size) + int(goal.size), config.hidden),
+            nn.Linear(state.size + goal.size, config.hidden),
             nn.SiLU(),
             nn.Linear(config.hidden, config.hidden),
             nn.SiLU(),
@@ -51,6 +54,8 @@ class Policy(nn.Module):
 
 class Actor(nn.Module):
     """Proposals for Mode-2, actions for Mode-1."""
+
+    trained: Tensor
 
     def __init__(
         self,

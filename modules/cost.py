@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modules.types import ActionSpace, Directive, PathCost, State
+from modules.types import ActionSpace, Directive, PathCost, Reader, State
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Config:
 
     critic: bool = True
     """Learn a trainable cost; without it the plan's last state pays its intrinsic cost instead."""
-    hidden: int = 256
+    hidden: int = 128
     """Hidden units of the critic."""
     ensemble: int = 2
     """M: critics; the cost-to-go is their mean when acting and their maximum when learning."""
@@ -96,20 +96,16 @@ class GoalSlots(nn.Module):
 class Critic(nn.Module):
     """TC(s, g): a readout of state and goal, then an ensemble of heads. Output in steps, discounted."""
 
-    def __init__(self, config: Config, state: nn.Module, goal: nn.Module, discount: float) -> None:
+    def __init__(self, config: Config, state: Reader, goal: Reader, discount: float) -> None:
         """state and goal: modules from State to a vector of their attribute `size`."""
         super().__init__()
         self.discount = discount
         self.state, self.goal = state, goal
-        self.from_state, self.from_goal = (nn.Linear(int(m.size), config.hidden) for m in (state, goal))
-        self.heads = nn.Sequential(
-            nn.SiLU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.SiLU(),
-            nn.Linear(config.hidden, config.ensemble),
-        )
+        self.from_state, self.from_goal = (nn.Linear(m.size, config.hidden) for m in (state, goal))
+        last = nn.Linear(config.hidden, config.ensemble)
+        self.heads = nn.Sequential(nn.SiLU(), nn.Linear(config.hidden, config.hidden), nn.SiLU(), last)
         # Values begin high and come down from the goals outwards, as shortest paths do; from below they creep up.
-        nn.init.constant_(self.heads[-1].bias, 0.5)
+        nn.init.constant_(last.bias, 0.5)
 
     def embed_goal(self, goal: State) -> Tensor:
         """(..., D) -> (..., hidden): the goal's part of the first layer, computed once a plan."""
@@ -124,7 +120,9 @@ class Critic(nn.Module):
 class Costs(nn.Module):
     """IC and TC of imagined paths."""
 
-    def __init__(self, config: Config, anatomy: Anatomy, readout: Callable[[], nn.Module], discount: float) -> None:
+    trained: Tensor
+
+    def __init__(self, config: Config, anatomy: Anatomy, readout: Callable[[], Reader], discount: float) -> None:
         """readout makes a module from State to a vector of its attribute `size`; the critic owns what it makes."""
         super().__init__()
         self.config, self.anatomy = config, anatomy
@@ -139,7 +137,7 @@ class Costs(nn.Module):
         """Whether the critic has learned; saved with the weights."""
         self._last: dict[str, float] = {}
 
-    def goal_reader(self, readout: Callable[[], nn.Module]) -> nn.Module:
+    def goal_reader(self, readout: Callable[[], Reader]) -> Reader:
         """How a goal is read: its slots where goals are given in slots, else like any state."""
         return GoalSlots(self.anatomy.goal_slots) if self.anatomy.goal_slots else readout()
 

@@ -61,6 +61,12 @@ def flatten_map(x: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """Convolutions for pixels, an MLP for sensors, both at once when a world gives both."""
 
+    sensor_offset: Tensor
+    sensor_scale: Tensor
+    slot_index: Tensor
+    slot_offset: Tensor
+    slot_scale: Tensor
+
     def __init__(self, config: Config, senses: Senses) -> None:
         super().__init__()
         if senses.pixel_shape is None and not senses.sensor_low:

@@ -95,9 +95,12 @@ class ActionSpace:
 
     def clip(self, actions: Tensor) -> Tensor:
         """Project (..., A) into the box, then into the ball. Differentiable almost everywhere."""
-        low = torch.as_tensor(self.low, dtype=actions.dtype, device=actions.device)
-        high = torch.as_tensor(self.high, dtype=actions.dtype, device=actions.device)
-        actions = torch.maximum(torch.minimum(actions, high), low)
+        if len(set(self.low)) == 1 and len(set(self.high)) == 1:  # the usual case, and half the time of the other
+            actions = actions.clamp(self.low[0], self.high[0])
+        else:
+            low = torch.as_tensor(self.low, dtype=actions.dtype, device=actions.device)
+            high = torch.as_tensor(self.high, dtype=actions.dtype, device=actions.device)
+            actions = torch.maximum(torch.minimum(actions, high), low)
         if self.max_norm is None:
             return actions
         norm = actions.norm(dim=-1, keepdim=True)
@@ -200,6 +203,14 @@ class Task:
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
+class Reader(Protocol):
+    """A module from State (..., D) to a vector (..., size): what a head knows of a state."""
+
+    size: int
+
+    def __call__(self, state: State, /) -> Tensor: ...
+
+
 @runtime_checkable
 class Perception(Protocol):
     """s[0] = Enc(x)."""
@@ -239,6 +250,11 @@ class Cost(Protocol):
 
 class Planner(Protocol):
     """Pure search over action sequences by asking and telling; it knows neither model nor cost."""
+
+    candidates: Tensor
+    """(E, N, H, K, A) the candidates of the last iteration."""
+    energy: Tensor
+    """(E, N) and their energies."""
 
     def propose(self) -> Tensor:
         """The next candidates, (E, N, H, K, A), inside the action space. The gradient planner's require grad."""

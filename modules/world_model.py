@@ -101,6 +101,9 @@ class ConvPredictor(nn.Module):
 class JEPA(nn.Module):
     """Action-conditioned prediction in representation space."""
 
+    action_offset: Tensor
+    action_scale: Tensor
+
     def __init__(
         self,
         config: Config,

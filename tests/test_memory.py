@@ -86,6 +86,9 @@ def test_perceived_and_imagined_records_are_told_apart():
     assert len(memory.trajectories()) == 3
     assert [p.imagined.all().item() for p in memory.trajectories(imagined=True)] == [True]
     assert len(memory.trajectories(imagined=False)) == 2
+    alone, _ = filled(2)
+    alone.write(torch.tensor([2, 3]), 0, **batch(2), imagined=True)  # the next moments of the same episode
+    assert [p.time.tolist() for p in alone.trajectories()] == [[0, 1], [2, 3]]
 
 
 @given(capacity=st.integers(1, 12), counts=st.lists(st.integers(1, 15), min_size=1, max_size=8))

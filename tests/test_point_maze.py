@@ -272,11 +272,21 @@ def test_resets_are_spread_over_the_free_space(layout: str) -> None:
     assert 0.95 * RESET_SPEED < np.abs(speed).max() <= RESET_SPEED and np.abs(speed.mean(0)).max() < 0.05
 
 
+def test_restart_is_a_reset_because_there_is_one_scene() -> None:
+    world = PointMaze("medium")
+    first = world.reset(np.random.default_rng(0), 5)
+    again = world.restart(np.random.default_rng(1), first)
+    assert not world.has_scenes
+    np.testing.assert_array_equal(again, world.reset(np.random.default_rng(1), 5))
+
+
 @pytest.mark.parametrize("layout", NAMES)
 def test_tasks_are_far_apart_and_clear_of_walls(layout: str) -> None:
     world = PointMaze(layout)
     tasks = world.sample_tasks(np.random.default_rng(0), 200)
-    ways = [way_length(world.grid, *(cell_of(world, s) for s in pair)) for pair in zip(tasks.start, tasks.goal)]
+    ways = [
+        way_length(world.grid, *(cell_of(world, s) for s in pair)) for pair in zip(tasks.start, tasks.goal, strict=True)
+    ]
     assert len(tasks) == 200 and min(ways) == MIN_DISTANCE[layout] and max(ways) > MIN_DISTANCE[layout]
     for states in (tasks.start, tasks.goal):
         assert states.shape == (200, 4) and not states[:, 2:].any()
@@ -365,7 +375,7 @@ def test_pixels_show_the_ball_where_it_is(layout: str) -> None:
     column = (redness.sum(1) * grid).sum(1) / total / scale
     row = (redness.sum(2) * grid).sum(1) / total / scale
     np.testing.assert_allclose(np.stack([column, -row], 1), states[:, :2], atol=0.04)
-    slightly = states + (0.02, 0, 0, 0)
+    slightly = states + np.array([0.02, 0, 0, 0])
     assert (world.observe(slightly)["pixels"] != pixels).any((1, 2, 3)).all()  # less than a pixel is seen
 
 

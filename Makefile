@@ -1,0 +1,50 @@
+# Every target sets itself up. The first two are all that a new user needs.
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+SEED ?= 0
+PRESET ?= two_rooms
+RUN ?= runs/$(PRESET)__seed$(SEED)
+
+.PHONY: help run test test-slow lint bench install clean
+
+help:
+	@echo "make run        train $(PRESET), evaluate it and show what it imagines"
+	@echo "make test       the tests (minutes)"
+	@echo "make test-slow  learning results, with seeds and intervals (hours)"
+	@echo "make lint       ruff and pyright"
+	@echo "make bench      one JSON line per measurement"
+	@echo "make install    $(VENV) with all that the others need"
+
+# torch first and pinned: any other order lets pip fetch a second, much larger build.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet torch==2.13.0
+	$(PY) -m pip install --quiet -e '.[dev]'
+	touch $@
+
+install: $(VENV)/installed
+
+run: install
+	$(PY) run_agent.py train $(PRESET) --seed $(SEED) --out $(RUN)
+	$(PY) run_agent.py evaluate $(RUN)
+	$(PY) run_agent.py imagine $(RUN)
+	@echo; echo "pictures: $(RUN)/imagination/   curves: $(VENV)/bin/tensorboard --logdir $(RUN)"
+
+test: install
+	$(PY) -m pytest -m 'not slow'
+
+test-slow: install
+	$(PY) -m pytest -m slow --timeout 14400
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+bench: install
+	$(PY) -m benchmarks.bench
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
