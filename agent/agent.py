@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.collect import actions_of, as_tensors, make_simulator, senses_of
+from agent.collect import as_tensors, open_world
 from agent.errors import UserError
 from agent.presets import Config, from_dict, options_of
 from agent.run import Run
@@ -110,9 +110,11 @@ class Agent:
             config = from_dict(Config, opened.config)
         except (TypeError, ValueError) as error:
             raise UserError(f"{opened.folder / 'config.json'} is from another version: {error}") from error
-        simulator = make_simulator(config.env, options_of(config))
-        agent = Agent.build(config, senses_of(simulator), actions_of(simulator), pick_device(device))
-        agent.load_tensors(opened.load_checkpoint()[0])
+        world = open_world(config.env, options_of(config))
+        agent = Agent.build(config, world.senses, world.actions, pick_device(device))
+        tensors = opened.load_checkpoint()[0]
+        agent.load_tensors(tensors)
+        agent.load_memory(tensors)
         return agent
 
     # Life
@@ -192,7 +194,7 @@ class Agent:
                 imagined = self.imagine(state, candidates)
                 steps += ["simulate"]
                 # 4. Evaluation: the cost of what was imagined.
-                energy = self.evaluate(imagined, candidates, directive).energy
+                energy = self.cost.path(imagined, candidates, directive).energy
                 steps += ["evaluate"]
             # 5. Planning: better candidates.
             search.improve(candidates, energy)
@@ -201,7 +203,7 @@ class Agent:
         plan = search.best()
         chosen = plan.actions[:, None]
         imagined = self.imagine(state, chosen)
-        plan_cost = self.evaluate(imagined, chosen, directive)
+        plan_cost = self.cost.path(imagined, chosen, directive)
         return (
             plan,
             imagined[:, 0],
@@ -220,20 +222,6 @@ class Agent:
         repeated = state.map(lambda x: x[:, None].expand(-1, count, -1).flatten(0, 1))
         imagined = self.dynamics.rollout(repeated, candidates.flatten(0, 1))
         return imagined.map(lambda x: x.unflatten(0, (episodes, count)))
-
-    def evaluate(self, imagined: State, candidates: Tensor, directive: Directive) -> PathCost:
-        """Cost of imagined paths (E, N, H, ...) under candidates (E, N, H, K, A); everything (E, N, ...)."""
-        episodes, count = candidates.shape[:2]
-        each = directive
-        if directive.goal is not None:
-            goal = directive.goal.map(lambda x: x[:, None].expand(-1, count, -1).flatten(0, 1))
-            each = replace(directive, goal=goal)
-        cost = self.cost.path(imagined.map(lambda x: x.flatten(0, 1)), candidates.flatten(0, 1), each)
-
-        def shaped(x: Tensor) -> Tensor:
-            return x.unflatten(0, (episodes, count))
-
-        return PathCost({k: shaped(v) for k, v in cost.drives.items()}, shaped(cost.critic), shaped(cost.energy))
 
     def digests(self) -> dict[str, dict[str, float]]:
         """What every module says of itself to the configurator."""
@@ -293,6 +281,17 @@ class Agent:
     def tensors(self) -> dict[str, Tensor]:
         """All weights and buffers by flat name."""
         return {f"{m}.{k}": v for m, module in self.modules().items() for k, v in module.state_dict().items()}
+
+    def memory_tensors(self) -> dict[str, Tensor]:
+        """The episodic memory by flat name."""
+        return {f"memory.{k}": torch.as_tensor(v) for k, v in self.memory.state_dict().items()}
+
+    def load_memory(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of memory_tensors; without a memory among the tensors nothing changes."""
+        mine = {k.removeprefix("memory."): v for k, v in tensors.items() if k.startswith("memory.")}
+        if mine:
+            numbers = {k: int(mine.pop(k)) for k in ("size", "head", "capacity")}
+            self.memory.load_state_dict({**mine, **numbers})
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of tensors; other names in the mapping are left alone."""

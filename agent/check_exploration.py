@@ -199,12 +199,15 @@ def _effect(env: gym.Env, seed: int, actions: NDArray, block: int, rng: np.rando
                 gaps[i, j] = _gap(*(end[shorter - 1] for end in ends))
     if np.isnan(gaps).all():
         return Finding("actions matter", "warning", "episodes are too short to tell", "let episodes last longer")
-    noise = float(np.nanmax(gaps[:, -1]))
-    shares = np.nanmean(gaps[:, :-1] > noise, axis=0)
+    noise = float(np.nanmax(gaps[:, -1]))  # 0 where the world repeats
+    shares = np.nanmean(gaps[:, :-1] > 3 * noise, axis=0)
     dead = np.flatnonzero(shares == 0).tolist()
-    found = f"each of {size} numbers changes what is seen in {100 * shares.min():.0f} % of states or more"
     if not dead:
+        found = f"each of {size} numbers changes what is seen in {100 * shares.min():.0f} % of states or more"
         return Finding("actions matter", "ok", found)
+    if noise > 0:
+        found = f"numbers {dead} of the action change what is seen no more than chance does"
+        return Finding("actions matter", "warning", found, "let reset(seed=...) repeat the world, to be sure")
     advice = "does step() use them, and do observations show what they do within a block?"
     result = "failed" if len(dead) == size else "warning"
     return Finding("actions matter", result, f"numbers {dead} of the action change nothing that is seen", advice)

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.errors import UserError, nearest
-from envs import SIMULATORS, Simulator
+from agent.errors import NonFinite, UserError, nearest
+from envs import SIMULATORS, Simulator, World
 from modules.perception import Senses
 from modules.types import ActionSpace, Observation
 
@@ -97,6 +97,77 @@ def make_simulator(env_id: str, options: Mapping[str, Any]) -> Simulator:
         return SIMULATORS[env_id](**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"world {env_id} cannot be made with options {options}: {error}") from error
+
+
+@dataclass(frozen=True)
+class OpenWorld:
+    """A world as the agent meets it."""
+
+    senses: Senses
+    actions: ActionSpace
+    simulator: Simulator | None
+    """None for a foreign Gymnasium environment: it can be learned from, but it offers no tasks to evaluate."""
+    make: Callable[[], gym.Env] | None = None
+    """How to make one copy of a foreign environment."""
+
+
+def open_world(env_id: str, options: Mapping[str, Any]) -> OpenWorld:
+    """A world of this project, one registered by `envs.register`, or any Gymnasium id with Box spaces."""
+    if env_id in SIMULATORS:
+        simulator = make_simulator(env_id, options)
+        return OpenWorld(senses_of(simulator), actions_of(simulator), simulator)
+    known = [*SIMULATORS, *gym.registry]
+    try:
+        env = gym.make(env_id, **options)
+    except gym.error.Error as error:
+        raise UserError(f"no world {env_id!r}{nearest(env_id, known)}: {error}") from error
+    except (ImportError, TypeError, ValueError) as error:
+        raise UserError(f"world {env_id!r} cannot be made with options {dict(options)}: {error}") from error
+    if isinstance(env.unwrapped, World):
+        simulator = env.unwrapped.simulator
+        return OpenWorld(senses_of(simulator), actions_of(simulator), simulator)
+    action, seen = env.action_space, env.observation_space
+    env.close()
+    if not isinstance(action, gym.spaces.Box) or len(action.shape) != 1 or not action.is_bounded():
+        raise UserError(f"world {env_id} has actions {action}; this agent acts in a bounded one-dimensional Box")
+    spaces = dict(seen) if isinstance(seen, gym.spaces.Dict) else {"": seen}
+    pixels = next((s for s in spaces.values() if s.dtype == np.uint8 and len(s.shape or ()) == 3), None)
+    sensors = next((s for s in spaces.values() if s.dtype != np.uint8 and len(s.shape or ()) == 1), None)
+    boxes = all(isinstance(s, gym.spaces.Box) for s in spaces.values())
+    if not boxes or (pixels is None and sensors is None) or not ({*spaces} <= {"", "pixels", "sensors"}):
+        raise UserError(
+            f"world {env_id} has observations {seen}; this agent perceives a Box of uint8 pixels (channels, rows, "
+            "columns), a one-dimensional Box of numbers, or a Dict of both named 'pixels' and 'sensors'"
+        )
+    box = sensors if isinstance(sensors, gym.spaces.Box) else None
+    senses = Senses(
+        pixel_shape=None if pixels is None or pixels.shape is None else tuple(pixels.shape),  # type: ignore[arg-type]
+        sensor_low=() if box is None else tuple(float(x) for x in box.low),
+        sensor_high=() if box is None else tuple(float(x) for x in box.high),
+    )
+    limits = ActionSpace(tuple(float(x) for x in action.low), tuple(float(x) for x in action.high))
+    return OpenWorld(senses, limits, None, lambda: gym.make(env_id, **options))
+
+
+def explore(config: Config, world: OpenWorld, block: int, rng: np.random.Generator) -> Dataset:
+    """Explore whatever world it is."""
+    if world.simulator is not None:
+        data = collect(config, world.simulator, block, rng)
+    else:
+        assert world.make is not None
+        mode = gym.vector.AutoresetMode.NEXT_STEP
+        envs = gym.vector.SyncVectorEnv([world.make] * 8, autoreset_mode=mode)
+        try:
+            data = collect_gymnasium(config, envs, block, rng, world.actions)
+        finally:
+            envs.close()
+    if data.sensors is not None and not bool(torch.isfinite(data.sensors).all()):
+        episode, moment, sensor = (~torch.isfinite(data.sensors)).nonzero()[0].tolist()
+        raise NonFinite(
+            f"observations: sensor {sensor} is {float(data.sensors[episode, moment, sensor])} in episode {episode}, "
+            f"after {moment * block} actions; this world cannot be learned from until that is mended"
+        )
+    return data
 
 
 def senses_of(simulator: Simulator) -> Senses:

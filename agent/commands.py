@@ -18,13 +18,15 @@ import tyro
 
 from agent import collect
 from agent import evaluate as evaluation
+from agent import imagine as imagination
 from agent.agent import Agent, pick_device
-from agent.collect import Dataset, actions_of, make_simulator, senses_of
+from agent.collect import open_world
 from agent.console import Progress, set_quiet, table, tell
 from agent.errors import UserError, nearest
 from agent.learn import Learner
 from agent.presets import PRESETS, Config, from_dict, options_of
 from agent.run import Run
+from envs import Simulator
 
 T = TypeVar("T")
 
@@ -53,18 +55,21 @@ def train_run(config: Config, folder: Path, command_line: list[str], stop_at: in
     setup(config)
     began, cpu = time.monotonic(), time.process_time()
     with Run.create_or_resume(folder, dataclasses.asdict(config), command_line) as run, Progress() as progress:
-        simulator = make_simulator(config.env, options_of(config))
+        world = open_world(config.env, options_of(config))
         progress.start("explore", config.collect.episodes)
-        data = explore(config)
+        # The data are a function of the configuration alone: a resumed run explores again and sees the same.
+        rng = np.random.default_rng(np.random.SeedSequence([config.seed, 1]))
+        data = collect.explore(config.collect, world, config.world_model.block, rng)
         steps = data.episodes * data.length * config.world_model.block
         progress.update(data.episodes, f"{steps} environment steps")
-        agent = Agent.build(config, senses_of(simulator), actions_of(simulator), pick_device(config.device))
+        agent = Agent.build(config, world.senses, world.actions, pick_device(config.device))
         seconds = (time.monotonic() - began, time.process_time() - cpu)
         learner = Learner(config, agent, data, run)
         learner.learn(progress, stop_at)
-        progress.start("pictures", 1)
-        imagination.to_tensorboard(agent, config, simulator, run, learner.total_steps)
-        progress.update(1)
+        if world.simulator is not None and stop_at is None:
+            progress.start("pictures", 1)
+            imagination.to_tensorboard(agent, config, world.simulator, run, learner.total_steps)
+            progress.update(1)
         summary = {
             "run": str(folder),
             "env": config.env,
@@ -83,13 +88,6 @@ def setup(config: Config) -> None:
     """Threads and numerics of the process."""
     torch.set_num_threads(max(1, config.threads))
     torch.set_flush_denormal(True)
-
-
-def explore(config: Config) -> Dataset:
-    """The data of a run: a function of its configuration alone."""
-    simulator = make_simulator(config.env, options_of(config))
-    rng = np.random.default_rng(np.random.SeedSequence([config.seed, 1]))
-    return collect.collect(config.collect, simulator, config.world_model.block, rng)
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     config, agent, run = load_run(args.run, args.device, args.threads)
     if args.mode == 1 and not bool(agent.actor.trained):
         raise UserError(f"{args.run} has no policy yet: train it to the end, or evaluate with --mode 2")
-    simulator = make_simulator(config.env, options_of(config))
+    simulator = simulator_of(config)
     with Progress() as progress:
         result, _ = evaluation.evaluate(
             agent,
@@ -179,7 +177,7 @@ def imagine(arguments: list[str], command_line: list[str]) -> int:
     arguments, as_json = _json_flag(arguments)
     args = _parse(ImagineArguments, arguments, "run_agent.py imagine", ImagineArguments.__doc__ or "")
     config, agent, run = load_run(args.run, args.device, 1)
-    simulator = make_simulator(config.env, options_of(config))
+    simulator = simulator_of(config)
     result = imagination.imagine(agent, config, simulator, run, args.episodes, args.horizon, args.seed)
     for name in result["files"]:
         tell(f"  {args.run / name}")
@@ -193,6 +191,17 @@ def check(arguments: list[str], command_line: list[str]) -> int:
 
     arguments, as_json = _json_flag(arguments)
     return checking.command(arguments, as_json, _parse, _finish)
+
+
+def simulator_of(config: Config) -> Simulator:
+    """The simulator of a run's world, which tasks and pictures need."""
+    simulator = open_world(config.env, options_of(config)).simulator
+    if simulator is None:
+        raise UserError(
+            f"{config.env} offers no tasks and no map: write it as a Simulator (see docs/worlds.md) to evaluate in it "
+            "and to see what is imagined. What was trained can be used from Python: Agent.load(run)"
+        )
+    return simulator
 
 
 def load_run(folder: Path, device: str, threads: int) -> tuple[Config, Agent, Run]:

@@ -191,6 +191,8 @@ class Learner:
             wall, cpu = now
             last_save = now[0]
             tensors = self.agent.tensors()
+            if next_phase == len(list(self.phases())):  # the end: what was lived through stays with the run
+                tensors |= self.agent.memory_tensors()
             if next_step:
                 tensors |= {f"optimiser.{k}": v for k, v in optimiser_tensors(optimiser).items()}
             meta = {"phase": next_phase, "step": next_step, "seconds": self.seconds}

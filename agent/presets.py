@@ -57,6 +57,8 @@ _SPATIAL = Config(
     world_model=world_model.Config(predictor="conv", width=32, depth=3),
     objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0),
     cost=cost.Config(goal_scale=0.4),
+    configurator=configurator.Config(samples=48),
+    learn=learn.Config(critic_steps=3000),
 )
 
 
@@ -67,7 +69,12 @@ def two_rooms() -> Config:
 
 def two_rooms_random() -> Config:
     """The same with wall and door drawn anew for every scene; evaluated on layouts never seen."""
-    return dataclasses.replace(_SPATIAL, env="TwoRoomsRandom-v0")
+    return dataclasses.replace(
+        _SPATIAL,
+        env="TwoRoomsRandom-v0",
+        configurator=configurator.Config(samples=64),
+        learn=learn.Config(world_model_steps=4500, critic_steps=8000),
+    )
 
 
 def point_maze() -> Config:
@@ -75,19 +82,25 @@ def point_maze() -> Config:
     return Config(
         env="PointMaze-v0",
         env_options={"layout": "u"},
-        max_steps=200,
+        max_steps=150,
         collect=collect.Config(episodes=2000, length=24, per_scene=1),
         perception=perception.Config(latent="vector", size=32, hidden=128),
         world_model=world_model.Config(predictor="mlp", hidden=256),
         objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0, slots=10.0),
         cost=cost.Config(goal_scale=0.02),
+        learn=learn.Config(world_model_steps=3000, critic_steps=4000),
     )
 
 
 def point_maze_medium() -> Config:
-    """The medium maze."""
-    base = point_maze()
-    return dataclasses.replace(base, env_options={"layout": "medium"}, max_steps=400)
+    """The medium maze: twice as far."""
+    return dataclasses.replace(
+        point_maze(),
+        env_options={"layout": "medium"},
+        max_steps=250,
+        configurator=configurator.Config(discount=0.97),
+        learn=learn.Config(world_model_steps=4000, critic_steps=8000),
+    )
 
 
 def debug() -> Config:

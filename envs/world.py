@@ -43,7 +43,7 @@ def action_space(simulator: Simulator) -> spaces.Box:
 class World(gym.Env):
     """One world. Reward is 1 at the goal and 0 elsewhere, for people: no part of the agent reads it."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's own declaration)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(
         self, simulator: Callable[..., Simulator], max_steps: int = 200, render_mode: str | None = None, **options: Any
@@ -124,7 +124,7 @@ class VectorWorld(VectorEnv):
     that is reset together before max_steps never meets it.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}  # noqa: RUF012
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
 
     def __init__(self, simulator: Simulator, num_envs: int, max_steps: int = 200) -> None:
         """N = num_envs copies of one simulator."""

@@ -135,55 +135,52 @@ class Costs(nn.Module):
             self.target.requires_grad_(False)
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
         """Whether the critic has learned; saved with the weights."""
-        self._last: dict[str, float] = {}
 
     def goal_reader(self, readout: Callable[[], Reader]) -> Reader:
         """How a goal is read: its slots where goals are given in slots, else like any state."""
         return GoalSlots(self.anatomy.goal_slots) if self.anatomy.goal_slots else readout()
 
     def intrinsic(self, states: State, actions: Tensor, directive: Directive) -> dict[str, Tensor]:
-        """Weighted IC of each step by drive: states (B, H, ...) reached by actions (B, H, K, A) -> (B, H) each."""
+        """Weighted IC by drive: states (E, ..., H, D) reached by actions (E, ..., H, K, A) -> (E, ..., H)."""
         out: dict[str, Tensor] = {}
         for name, weight in directive.weights.items():
-            if weight == 0:
+            if name not in DRIVES:
+                raise ValueError(f"unknown drive {name!r} in the directive: the drives are {sorted(DRIVES)}")
+            if weight == 0 or (name == "goal" and directive.goal is None):
                 continue
             if name == "goal":
-                if directive.goal is not None:
-                    goal = directive.goal.map(lambda x: x.unsqueeze(1))
-                    out[name] = weight * goal_distance(states, goal, self.anatomy, self.config)
+                assert directive.goal is not None
+                goal = directive.goal.map(lambda x: _beside(x, states.latent.dim()))
+                out[name] = weight * goal_distance(states, goal, self.anatomy, self.config)
             elif name == "effort":
                 out[name] = weight * effort(actions, self.anatomy)
-            elif name == "contact":
-                out[name] = weight * contact(states, self.anatomy)
             else:
-                raise ValueError(f"unknown drive {name!r} in the directive: the drives are {sorted(DRIVES)}")
+                out[name] = weight * contact(states, self.anatomy)
         return out
 
     def path(self, states: State, actions: Tensor, directive: Directive) -> PathCost:
-        """Energy of imagined paths: states (B, H, ...), actions (B, H, K, A), goal (B, ...).
+        """Energy of imagined paths: states (E, ..., H, D), actions (E, ..., H, K, A), goal (E, D) of each episode.
 
         `terminal`: F = sum_{t<H} IC(s[t]) + gamma^H TC(s[H]); without a critic the last state pays IC instead.
         `literal`: F = sum_t IC(s[t]) + TC(s[t]) as the paper prints it, which counts the future more than once.
         """
         drives = self.intrinsic(states, actions, directive)
-        batch, horizon = states.batch_shape
-        critic = states.latent.new_zeros(batch, horizon)
+        horizon = states.latent.shape[-2]
+        critic = states.latent.new_zeros(states.batch_shape)
         if self.critic is not None and directive.critic_weight and directive.goal is not None:
-            v, gamma = directive.critic_weight, directive.discount
-            goal = self.critic.embed_goal(directive.goal).unsqueeze(1)
-            asked = states if directive.energy == "literal" else states[:, -1:]
-            value = v * self.critic(asked, goal).mean(-1)
+            goal = _beside(self.critic.embed_goal(directive.goal), states.latent.dim())
+            asked = states if directive.energy == "literal" else states[..., -1:, :]
+            value = directive.critic_weight * self.critic(asked, goal).mean(-1)
             if directive.energy == "literal":
                 critic = value
             else:
-                critic = torch.cat([critic[:, :-1], gamma**horizon * value], 1)
+                critic = torch.cat([critic[..., :-1], directive.discount**horizon * value], -1)
                 # The critic speaks for the goal from s[H] on, s[H] included; other drives still pay there.
                 if "goal" in drives:
-                    drives["goal"] = torch.cat([drives["goal"][:, :-1], torch.zeros_like(value)], 1)
-        energy = critic.sum(1)
-        for value in drives.values():
-            energy = energy + value.sum(1)
-        self._last = {"ic": float(sum(v.detach().mean() for v in drives.values())), "tc": float(critic.detach().mean())}
+                    drives["goal"] = torch.cat([drives["goal"][..., :-1], torch.zeros_like(value)], -1)
+        energy = critic.sum(-1)
+        for cost in drives.values():
+            energy = energy + cost.sum(-1)
         return PathCost(drives, critic, energy)
 
     @torch.no_grad()
@@ -194,8 +191,13 @@ class Costs(nn.Module):
                 slow.lerp_(fast, rate)
 
     def digest(self) -> dict[str, float]:
-        """What the configurator may know of the cost: mean IC and TC of the last paths."""
-        return {**self._last, "critic_trained": float(self.trained) if self.critic is not None else 0.0}
+        """What the configurator may know of the cost."""
+        return {"critic_trained": float(self.trained) if self.critic is not None else 0.0}
+
+
+def _beside(x: Tensor, dims: int) -> Tensor:
+    """(E, D) -> (E, 1, ..., 1, D) with `dims` axes: one goal per episode beside all its paths."""
+    return x.reshape(x.shape[0], *[1] * (dims - 2), x.shape[-1])
 
 
 def critic_loss(costs: Costs, state: State, futures: State, goal: State) -> tuple[Tensor, dict[str, Tensor]]:

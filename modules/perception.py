@@ -154,6 +154,7 @@ class Readout(nn.Module):
     def __init__(self, latent: int, slots: int, map_shape: tuple[int, int, int] | None, width: int = 32) -> None:
         super().__init__()
         self.map_shape, self.size = map_shape, latent + slots
+        self._last: tuple[Tensor, int, Tensor] | None = None
         if map_shape is not None:
             channels, rows, columns = map_shape
             self.look = nn.Conv2d(channels, width, 3, stride=2, padding=1)
@@ -161,9 +162,16 @@ class Readout(nn.Module):
 
     def forward(self, state: State) -> Tensor:
         """State (..., D), (..., I) -> (..., size)."""
-        latent = state.latent
-        if self.map_shape is not None:
-            channels, rows, columns = self.map_shape
-            cells = latent.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
-            latent = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, state.batch_shape)
-        return torch.cat([latent, state.slots], -1)
+        if self.map_shape is None:
+            return torch.cat([state.latent, state.slots], -1)
+        # Acting reads the same goal at every step: what was read last is kept as long as nothing learns.
+        known = (state.latent, self.look.weight._version)
+        if self._last is not None and self._last[0] is known[0] and self._last[1] == known[1]:
+            if not torch.is_grad_enabled():
+                return self._last[2]
+        channels, rows, columns = self.map_shape
+        cells = state.latent.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
+        seen = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, state.batch_shape)
+        out = torch.cat([seen, state.slots], -1)
+        self._last = None if out.requires_grad else (*known, out)
+        return out

@@ -242,7 +242,7 @@ class Cost(Protocol):
     """C(s) = IC(s) + TC(s)."""
 
     def path(self, states: State, actions: Tensor, directive: Directive) -> PathCost:
-        """Cost of states (B, H, ...) reached by actions (B, H, K, A); goal of the directive (B, ...)."""
+        """Cost of states (E, ..., H, D) reached by actions (E, ..., H, K, A); goal of the directive (E, D)."""
         ...
 
     def digest(self) -> dict[str, float]: ...

@@ -9,6 +9,7 @@ Shapes: B batch, H steps, K primitive actions a step, A action, D latent, I slot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -40,7 +41,7 @@ class MLPPredictor(nn.Module):
         super().__init__()
         sizes = [latent + slots + action, *[config.hidden] * config.depth]
         layers: list[nn.Module] = []
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in pairwise(sizes):
             layers += [nn.Linear(a, b), nn.SiLU()]
         self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], latent + slots))
         self.split = [latent, slots]

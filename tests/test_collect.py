@@ -49,13 +49,16 @@ class Counter(gym.Env):
         return self.observe(), self.reward, over and self.terminates, over and not self.terminates, {}
 
 
-def counters(mode: AutoresetMode, lengths: list[int], form: str = "sensors", reward: float = 0.0) -> SyncVectorEnv:
+def counters(
+    mode: AutoresetMode, lengths: list[int], form: str = "sensors", reward: float = 0.0, copy: bool = True
+) -> SyncVectorEnv:
     return SyncVectorEnv(
         [
             lambda i=i, n=n: Counter(i, n, terminates=i % 2 == 0, form=form, reward=reward)
             for i, n in enumerate(lengths)
         ],
         autoreset_mode=mode,
+        copy=copy,
     )
 
 
@@ -100,6 +103,11 @@ def test_no_piece_crosses_a_reset(mode: AutoresetMode, lengths: list[int]):
 @pytest.mark.parametrize(("length", "block"), [(5, 1), (1, 7), (2, 3)])
 def test_any_length_and_block(mode: AutoresetMode, length: int, block: int):
     check_pieces(gathered(counters(mode, [11, 8, 9]), 30, length, block), length, block)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_worlds_may_write_all_observations_into_the_same_memory(mode: AutoresetMode):
+    check_pieces(gathered(counters(mode, [17, 13], copy=False)), 3, 4)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))

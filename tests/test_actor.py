@@ -1,0 +1,115 @@
+"""Promises of modules/actor.py: actions inside the limits, proposals that begin where the last plan ended."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from modules.actor import Actor, Config, Policy, distillation_loss
+from modules.perception import Readout
+from modules.planners import PLANNERS
+from modules.planners import Config as PlannerConfig
+from modules.types import ActionSpace, Directive, State
+
+SPACE = ActionSpace((-1.0, 0.0), (1.0, 4.0))
+BALL = ActionSpace((-2.0, -2.0), (2.0, 2.0), max_norm=2.0)
+
+
+def actor(space: ActionSpace = SPACE, block: int = 2) -> Actor:
+    torch.manual_seed(0)
+    policy = Policy(Config(hidden=16), space, Readout(6, 1, None), Readout(6, 1, None))
+    return Actor(policy, {k: partial(v, PlannerConfig()) for k, v in PLANNERS.items()}, block, seed=0)
+
+
+def states(n: int, scale: float = 1.0, seed: int = 0) -> State:
+    generator = torch.Generator().manual_seed(seed)
+    return State(scale * torch.randn(n, 6, generator=generator), torch.randn(n, 1, generator=generator))
+
+
+def directive(goal: State | None = None, horizon: int = 3, planner: str = "cem", warm_start: bool = True) -> Directive:
+    return Directive(goal, {}, 0.0, 0.9, "terminal", 2, planner, horizon, 8, 2, 1, warm_start)
+
+
+@pytest.mark.parametrize("space", [SPACE, BALL])
+def test_the_policy_stays_inside_the_action_space(space):
+    a = actor(space)
+    actions = a.act(states(200, 300.0), directive(states(200, 300.0, seed=1)))
+    low, high = torch.tensor(space.low), torch.tensor(space.high)
+    assert actions.shape == (200, 2) and (actions >= low).all() and (actions <= high).all()
+    assert (actions == low).any() or space.max_norm, "the inputs are strong enough to meet the limits"
+    if space.max_norm:
+        assert (actions.norm(dim=-1) <= space.max_norm + 1e-5).all()
+        assert (actions.norm(dim=-1) > space.max_norm - 1e-3).any()
+
+
+def test_the_policy_needs_a_goal():
+    with pytest.raises(ValueError, match="no goal.*mode 2"):
+        actor().act(states(1), directive(None))
+
+
+def test_distillation_is_in_half_action_ranges():
+    policy, state, goal = actor(SPACE).policy, states(5), states(5, seed=1)
+    with torch.no_grad():
+        planned = policy(state, goal)
+    assert distillation_loss(policy, state, goal, planned).item() == 0
+    off = planned + torch.tensor([1.0, 0.0])
+    assert distillation_loss(policy, state, goal, off).item() == pytest.approx(0.5, rel=1e-4)
+    off = planned + torch.tensor([0.0, 2.0])  # half of a range of 4
+    assert distillation_loss(policy, state, goal, off).item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_the_policy_learns_what_plans_say():
+    policy, state, goal = actor(SPACE).policy, states(32), states(32, seed=1)
+    wanted = SPACE.clip(torch.stack([state.latent[:, 0], 2 + goal.latent[:, 0]], 1))
+    optimiser = torch.optim.Adam(policy.parameters(), 1e-2)
+    losses = []
+    for _ in range(150):
+        loss = distillation_loss(policy, state, goal, wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_a_first_proposal_does_not_move():
+    start = actor().propose(states(3), directive(), None)
+    assert start.shape == (3, 3, 2, 2)
+    assert torch.equal(start, torch.tensor([0.0, 2.0]).expand(3, 3, 2, 2)), "the middle of the action range"
+
+
+def test_a_warm_start_is_the_rest_of_the_last_plan_and_then_no_movement():
+    last = torch.arange(12.0).view(2, 3, 2)  # three primitive actions are left
+    start = actor().propose(states(2), directive(), last).flatten(1, 2)
+    assert torch.equal(start[:, :3], last)
+    assert torch.equal(start[:, 3:], torch.tensor([0.0, 2.0]).expand(2, 3, 2))
+
+
+def test_a_longer_rest_is_cut():
+    last = torch.ones(2, 9, 2)
+    assert torch.equal(actor().propose(states(2), directive(), last), torch.ones(2, 3, 2, 2))
+
+
+@pytest.mark.parametrize("case", ["other batch", "turned off"])
+def test_a_warm_start_that_cannot_be_used_is_not(case):
+    last = torch.ones(3 if case == "other batch" else 2, 4, 2)
+    start = actor().propose(states(2), directive(warm_start=case == "other batch"), last)
+    assert torch.equal(start, torch.tensor([0.0, 2.0]).expand(2, 3, 2, 2))
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi", "gradient"])
+def test_a_search_begins_at_the_proposal(planner):
+    a = actor()
+    start = a.propose(states(2), directive(), torch.full((2, 6, 2), 0.5))
+    candidates = a.search(start, directive(planner=planner)).propose()
+    assert candidates.shape == (2, 8, 3, 2, 2)
+    assert torch.equal(candidates[:, 0].detach(), start)
+
+
+def test_the_digest_follows_the_buffer():
+    a = actor()
+    assert a.digest() == {"policy_trained": 0.0}
+    a.trained.fill_(True)
+    assert a.digest() == {"policy_trained": 1.0} and bool(a.state_dict()["trained"])
