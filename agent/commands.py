@@ -29,6 +29,7 @@ from agent.run import Run
 from envs import Simulator
 
 T = TypeVar("T")
+SETTINGS = ("planner", "mode", "samples", "iterations", "horizon", "replan_every")  # of the directive, for evaluate
 
 
 def train(arguments: list[str], command_line: list[str]) -> int:
@@ -104,6 +105,14 @@ class EvaluateArguments:
     """1: the policy alone. 2: planning."""
     dynamics: Literal["learned", "oracle"] = "learned"
     """oracle: plan with the true dynamics in place of the world model."""
+    samples: int | None = None
+    """Candidate plans per iteration; the run's own by default."""
+    iterations: int | None = None
+    """Iterations of the search; the run's own by default."""
+    horizon: int | None = None
+    """Action blocks a plan looks ahead; the run's own by default."""
+    replan_every: int | None = None
+    """Primitive actions between plans; the run's own by default."""
     budget: int | None = None
     """Primitive actions per task; the run's own by default."""
     seed: int = 0
@@ -130,8 +139,7 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
             simulator,
             args.budget or config.max_steps,
             args.tasks,
-            args.planner,
-            args.mode,
+            {k: v for k in SETTINGS if (v := getattr(args, k)) is not None},
             args.dynamics,
             args.seed,
             progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -185,17 +185,19 @@ def evaluate(
     simulator: Simulator,
     budget: int,
     tasks: int = 200,
-    planner: str | None = None,
-    mode: int | None = None,
+    changes: Mapping[str, Any] | None = None,
     dynamics: str = "learned",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], Result]:
-    """Success, intervals, floors and times as one flat dictionary, and the raw result."""
+    """Success, intervals, floors and times as one flat dictionary, and the raw result.
+
+    changes: settings of the configurator (planner, mode, samples, ...) other than the run's own.
+    """
     chosen, digest = task_list(simulator, tasks)
     settings = agent.configurator.config
-    changes = {k: v for k, v in (("planner", planner), ("mode", mode)) if v is not None}
-    agent.configurator.config = replace(settings, **changes)
+    directive = replace(settings, **(changes or {}))
+    agent.configurator.config = directive
     if dynamics == "oracle":
         agent.dynamics = OracleDynamics(simulator, agent.perception, agent.world_model.block)
     agent.actor.generator.manual_seed(seed)
@@ -210,7 +212,6 @@ def evaluate(
         agent.dynamics = agent.world_model
     low, high = wilson(result.success, tasks)
     reached = result.steps[result.steps > 0]
-    directive = replace(settings, **changes)
     out = {
         "success": result.success,
         "success_final": result.success_final,

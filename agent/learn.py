@@ -262,7 +262,7 @@ class Learner:
             if state.slots.shape[-1]:
                 terms["slots"] = (imagined.slots - after.slots).square().mean()
                 loss = loss + weights.slots * terms["slots"]
-            terms |= objectives.anticollapse(state.latent, weights, encoder.map_shape)
+            terms |= objectives.anticollapse(state.latent, weights, encoder.map_shape, generator)
             loss = loss + sum(getattr(weights, k) * v for k, v in terms.items() if k not in ("prediction", "slots"))
             if weights.within_episode:
                 terms["within_episode"] = objectives.within_episode(state.latent, weights.within_episode_target)

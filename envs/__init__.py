@@ -17,7 +17,7 @@ SIMULATORS = {
     "TwoRoomsRandom-v0": partial(TwoRooms, random_wall=True),
     "PointMaze-v0": PointMaze,
 }
-"""Every world that ships with this project, by Gymnasium id."""
+"""Every world of this project, by Gymnasium id; `register` adds to it."""
 
 
 def _vector(simulator: Any, num_envs: int = 1, max_steps: int = 200, **options: Any) -> VectorWorld:
@@ -25,7 +25,8 @@ def _vector(simulator: Any, num_envs: int = 1, max_steps: int = 200, **options: 
 
 
 def register(env_id: str, simulator: Any, max_steps: int = 200) -> None:
-    """Make a Simulator class known to Gymnasium under env_id, single and vectorised."""
+    """Make a Simulator class known, to Gymnasium under env_id (single and vectorised) and to the commands."""
+    SIMULATORS[env_id] = simulator
     gym.register(
         env_id,
         entry_point="envs.world:World",
@@ -34,7 +35,7 @@ def register(env_id: str, simulator: Any, max_steps: int = 200) -> None:
     )
 
 
-for _id, _simulator in SIMULATORS.items():
+for _id, _simulator in list(SIMULATORS.items()):
     if _id not in gym.registry:
         register(_id, _simulator)
 

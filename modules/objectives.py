@@ -116,13 +116,18 @@ def sigreg(x: Tensor, generator: torch.Generator | None = None, projections: int
     return torch.trapezoid(error * gauss, t, dim=-1).mean() * x.shape[0] / math.sqrt(x.shape[0])
 
 
-def anticollapse(latents_BTD: Tensor, config: Config, map_shape: tuple[int, int, int] | None) -> dict[str, Tensor]:
+def anticollapse(
+    latents_BTD: Tensor,
+    config: Config,
+    map_shape: tuple[int, int, int] | None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
     """The unweighted batch terms by name. A spatial latent has statistics per place, over its channels."""
     x = latents_BTD.flatten(0, 1)
     if map_shape is not None:
         x = x.unflatten(-1, (-1, map_shape[0]))  # N P C
     if config.anticollapse == "sigreg":
-        return {"sigreg": sigreg(x.flatten(0, -2)[:: max(1, x[..., 0].numel() // 4096)])}
+        return {"sigreg": sigreg(x.flatten(0, -2)[:: max(1, x[..., 0].numel() // 4096)], generator)}
     terms = {}
     if config.variance:
         terms["variance"] = variance(x)

@@ -127,7 +127,12 @@ def test_a_warm_start_begins_at_the_shifted_last_plan(warm, monkeypatch):
     ready(agent)
     starts = []
     original = agent.actor.search
-    monkeypatch.setattr(agent.actor, "search", lambda start, d: (starts.append(start.flatten(1, 2)), original(start, d))[1])
+
+    def search(start, directive):
+        starts.append(start.flatten(1, 2))
+        return original(start, directive)
+
+    monkeypatch.setattr(agent.actor, "search", search)
     seen, goal = scene(simulator, 2)
     agent.pursue(goal)
     plan = agent.act(seen)[1].plan.actions.flatten(1, 2)

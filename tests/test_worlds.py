@@ -149,6 +149,30 @@ def test_state_goes_on_exactly(name: str, at_once: bool, through: Any):
     assert same(future(other), expected)
 
 
+def test_state_kept_at_the_end_of_an_episode_still_resets_in_the_next_step(name: str):
+    world = several(name, max_steps=5)
+    world.reset(seed=3)
+    actions = drawn(world.action_space, 9)
+    play(world, actions[:5])
+    kept = world.get_state()
+    expected = play(world, actions[5:])
+    world.set_state(kept)
+    assert same(play(world, actions[5:]), expected)
+
+
+def test_state_is_a_copy(name: str):
+    for world in (bare(name), several(name)):
+        world.reset(seed=3)
+        kept, mine = world.get_state(), world.get_state()
+        for value in mine.values():
+            if isinstance(value, np.ndarray):
+                value[:] = 1
+        assert same(world.get_state(), kept)
+        world.set_state(kept)
+        kept["physics"][:] = 1
+        assert not np.array_equal(world.get_state()["physics"], kept["physics"])
+
+
 def test_several_reset_in_the_step_after_the_end(name: str):
     """NEXT_STEP autoreset: truncation, then a step that only resets, then the new episode goes on."""
     world = several(name, max_steps=5)

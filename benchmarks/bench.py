@@ -1,0 +1,102 @@
+"""What is fast, as one JSON line per measurement: name, value, unit, baseline, ratio.
+
+    python -m benchmarks.bench [RUN]
+
+Times drift from machine to machine and from minute to minute, so everything that has a baseline is measured beside it
+in the same process, turn by turn, and the ratio is what to look at. RUN is a trained run; without it an untrained agent
+with the default preset's sizes is timed, which takes the same time to think.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agent.agent import Agent
+from agent.collect import open_world
+from agent.presets import two_rooms
+from envs import SIMULATORS
+from envs.world import VectorWorld, as_observation
+
+EB_JEPA_STEPS = 930.0  # rendered steps/s of EB-JEPA's own environment on one core, measured on a 2.5 GHz Xeon
+EB_JEPA_PLAN_MS = 37_000.0  # one plan of EB-JEPA with its published settings on the same core
+
+
+def report(name: str, value: float, unit: str, baseline: float | None = None) -> None:
+    """Print one measurement. The ratio is value / baseline."""
+    ratio = None if baseline is None else round(value / baseline, 4)
+    print(json.dumps({"name": name, "value": round(value, 4), "unit": unit, "baseline": baseline, "ratio": ratio}))
+
+
+def seconds(turns: int, *functions: Callable[[], object]) -> list[float]:
+    """Median seconds of each function, called in turn."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(turns + 2):
+        for f, kept in zip(functions, times, strict=True):
+            began = time.perf_counter()
+            f()
+            kept.append(time.perf_counter() - began)
+    return [float(np.median(kept[2:])) for kept in times]
+
+
+def worlds() -> None:
+    """Steps per second of every world, 256 at once, and of one world alone."""
+    for env_id, make in SIMULATORS.items():
+        simulator = make()
+        many, one = VectorWorld(simulator, 256, 10_000), VectorWorld(simulator, 1, 10_000)
+        rng = np.random.default_rng(0)
+        actions = rng.uniform(simulator.action_low, simulator.action_high, (256, len(simulator.action_low)))
+        many.reset(seed=0)
+        one.reset(seed=0)
+        batch, single = seconds(20, lambda w=many, a=actions: w.step(a), lambda w=one, a=actions: w.step(a[:1]))
+        rooms = env_id.startswith("TwoRooms")
+        report(f"{env_id}: steps/s, 256 worlds", 256 / batch, "steps/s", EB_JEPA_STEPS if rooms else None)
+        report(f"{env_id}: 256 worlds against one", 256 / batch, "steps/s", round(1 / single, 1))
+
+
+def thinking(agent: Agent) -> None:
+    """One decision of one episode on one thread: planning, and the policy alone."""
+    simulator = open_world("TwoRooms-v0", {}).simulator
+    assert simulator is not None
+    tasks = simulator.sample_tasks(np.random.default_rng(0), 1)
+    seen = as_observation(simulator.observe(tasks.start), 0)
+    agent.cost.trained.fill_(True)
+    agent.actor.trained.fill_(True)
+    settings = agent.configurator.config
+
+    def decide(mode: int, planner: str) -> Callable[[], object]:
+        def act() -> None:
+            agent.configurator.config = replace(settings, mode=mode, planner=planner, replan_every=1)
+            agent.act(seen)
+
+        return act
+
+    agent.pursue(as_observation(simulator.observe(tasks.goal), 0))
+    cem, mppi, policy = seconds(20, decide(2, "cem"), decide(2, "mppi"), decide(1, "cem"))
+    report("decision by CEM", cem * 1e3, "ms", EB_JEPA_PLAN_MS)
+    report("decision by MPPI against CEM", mppi * 1e3, "ms", round(cem * 1e3, 3))
+    report("Mode-1 against Mode-2", policy * 1e3, "ms", round(cem * 1e3, 3))
+
+
+def main() -> None:
+    """All measurements."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    worlds()
+    if len(sys.argv) > 1:
+        agent = Agent.load(Path(sys.argv[1]))
+    else:
+        world = open_world("TwoRooms-v0", {})
+        agent = Agent.build(two_rooms(), world.senses, world.actions)
+    thinking(agent)
+
+
+if __name__ == "__main__":
+    main()
