@@ -62,14 +62,13 @@ class Agent:
         self.perception, self.world_model, self.cost = perception, world_model, cost
         self.actor, self.memory, self.configurator = actor, memory, configurator
         self.inverse, self.decoder = inverse, decoder
-        self.dynamics: WorldModel | Any = world_model
+        self.dynamics: WorldModel = world_model
         """What imagines: the world model, or an oracle in its place."""
         self.task = Task(None)
         self._goal: State | None = None
         self._plan: Plan | None = None
         self._left: Tensor | None = None
-        self._time = self._episode = 0
-        self._thought: Thought | None = None
+        self._time = self._episode = self._since_plan = 0
 
     @staticmethod
     def build(config: Config, senses: Senses, actions: ActionSpace, device: str | torch.device = "cpu") -> Agent:
@@ -111,7 +110,10 @@ class Agent:
         except (TypeError, ValueError) as error:
             raise UserError(f"{opened.folder / 'config.json'} is from another version: {error}") from error
         world = open_world(config.env, options_of(config))
-        agent = Agent.build(config, world.senses, world.actions, pick_device(device))
+        try:
+            agent = Agent.build(config, world.senses, world.actions, pick_device(device))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{opened.folder / 'config.json'} describes no agent that can be built: {error}") from error
         tensors = opened.load_checkpoint()[0]
         agent.load_tensors(tensors)
         agent.load_memory(tensors)
@@ -128,7 +130,7 @@ class Agent:
         self.task = Task(observation, weights or {})
         with torch.no_grad():
             self._goal = None if observation is None else self.perception.encode(observation)
-        self._plan = self._left = self._thought = None
+        self._plan = self._left = None
         self._time = 0
         self._episode += 1
 
@@ -138,6 +140,9 @@ class Agent:
         began = time.perf_counter()
         steps: list[str] = []
         percept, single = self._sense(observation)
+        for what, held in (("goals", self._goal and self._goal.latent), ("plans under way", self._left)):
+            if held is not None and len(held) != percept.batch:
+                raise ValueError(f"{percept.batch} observations for {len(held)} {what}: call pursue with as many goals")
 
         # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
         state = self.perception.encode(percept)
@@ -173,9 +178,9 @@ class Agent:
         steps += ["store"]
 
         milliseconds = (time.perf_counter() - began) * 1e3
-        self._thought = thought.but(steps=tuple(steps), action=action, milliseconds=milliseconds)
-        out = action.cpu().numpy()
-        return (out[0] if single else out), self._thought
+        thought = thought.but(steps=tuple(steps), action=action, milliseconds=milliseconds)
+        out = action.cpu().numpy().copy()  # the caller's own: the plan goes on with ours
+        return (out[0] if single else out), thought
 
     def plan(
         self, state: State, directive: Directive, last: Tensor | None = None, steps: list[str] | None = None
@@ -196,9 +201,9 @@ class Agent:
                 # 4. Evaluation: the cost of what was imagined.
                 energy = self.cost.path(imagined, candidates, directive).energy
                 steps += ["evaluate"]
-            # 5. Planning: better candidates.
-            search.improve(candidates, energy)
-            steps += ["improve"]
+                # 5. Planning: better candidates.
+                search.improve(candidates, energy)
+                steps += ["improve"]
             first_energy = energy[:, 0].detach() if first_energy is None else first_energy
         plan = search.best()
         chosen = plan.actions[:, None]
@@ -230,7 +235,7 @@ class Agent:
             "world_model": self.world_model.digest(),
             "cost": self.cost.digest(),
             "actor": self.actor.digest(),
-            "memory": {"size": float(self.memory.size)},
+            "memory": {"size": float(self.memory.size), "capacity": float(self.memory.config.capacity)},
         }
 
     def _cost_of_being(self, state: State, directive: Directive) -> PathCost:
@@ -255,6 +260,8 @@ class Agent:
                 )
             if shape and x is not None:
                 single = x.dim() == len(shape)
+        if sensed.pixels is not None and sensed.pixels.dtype != torch.uint8:
+            raise ValueError(f"pixels must be uint8 from 0 to 255, got {sensed.pixels.dtype}")
         if sensed.sensors is not None and not torch.isfinite(sensed.sensors).all():
             raise ValueError(f"the observation's sensors are not finite: {sensed.sensors.tolist()}")
         device = self.device

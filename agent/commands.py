@@ -25,6 +25,7 @@ from agent.console import Progress, set_quiet, table, tell
 from agent.errors import UserError, nearest
 from agent.learn import Learner
 from agent.presets import PRESETS, Config, from_dict, options_of
+from agent.presets import check as check_config
 from agent.run import Run
 from envs import Simulator
 
@@ -55,15 +56,20 @@ def train_run(config: Config, folder: Path, command_line: list[str], stop_at: in
     """Train, or go on training, the run in `folder`; returns its summary."""
     setup(config)
     began, cpu = time.monotonic(), time.process_time()
+    # Whatever can be wrong with the configuration is found before there is a folder that holds it.
+    check_config(config)
+    world = open_world(config.env, options_of(config))
+    try:
+        agent = Agent.build(config, world.senses, world.actions, pick_device(config.device))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"an agent of this configuration cannot be built: {error}") from error
     with Run.create_or_resume(folder, dataclasses.asdict(config), command_line) as run, Progress() as progress:
-        world = open_world(config.env, options_of(config))
         progress.start("explore", config.collect.episodes)
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
         rng = np.random.default_rng(np.random.SeedSequence([config.seed, 1]))
         data = collect.explore(config.collect, world, config.world_model.block, rng)
         steps = data.episodes * data.length * config.world_model.block
         progress.update(data.episodes, f"{steps} environment steps")
-        agent = Agent.build(config, world.senses, world.actions, pick_device(config.device))
         seconds = (time.monotonic() - began, time.process_time() - cpu)
         learner = Learner(config, agent, data, run)
         learner.learn(progress, stop_at)
@@ -127,8 +133,10 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     """run_agent.py evaluate RUN."""
     arguments, as_json = _json_flag(arguments)
     args = _parse(EvaluateArguments, arguments, "run_agent.py evaluate", EvaluateArguments.__doc__ or "")
-    if args.tasks < 1:
-        raise UserError(f"--tasks must be 1 or more, got {args.tasks}")
+    for name in ("tasks", "samples", "iterations", "horizon", "replan_every", "budget", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     config, agent, run = load_run(args.run, args.device, args.threads)
     if args.mode == 1 and not bool(agent.actor.trained):
         raise UserError(f"{args.run} has no policy yet: train it to the end, or evaluate with --mode 2")

@@ -24,6 +24,7 @@ from modules.perception import Encoder
 from modules.types import State
 
 TASK_SEED = 1_000_003  # of the frozen list; training seeds never meet it, because they go through SeedSequence
+LISTED = 1000  # tasks in the list; a longer one is another list
 BATCH = 20  # episodes that act together
 
 
@@ -77,7 +78,8 @@ class OracleDynamics:
 
 def task_list(simulator: Simulator, count: int) -> tuple[Tasks, str]:
     """The first `count` tasks of the world's frozen list, and the SHA-256 of what they are."""
-    tasks = simulator.sample_tasks(np.random.default_rng(TASK_SEED), count)
+    whole = simulator.sample_tasks(np.random.default_rng(TASK_SEED), max(LISTED, count))
+    tasks = Tasks(whole.start[:count], whole.goal[:count])
     digest = hashlib.sha256(tasks.start.tobytes() + tasks.goal.tobytes()).hexdigest()
     return tasks, digest
 
@@ -87,7 +89,7 @@ def wilson(success: float, n: int) -> tuple[float, float]:
     z = 1.959964
     centre = (success + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(success * (1 - success) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return (max(0.0, centre - half) if success > 0 else 0.0), (min(1.0, centre + half) if success < 1 else 1.0)
 
 
 Controller = Callable[[Array, Array], NDArray]
@@ -196,8 +198,10 @@ def evaluate(
     """
     chosen, digest = task_list(simulator, tasks)
     settings = agent.configurator.config
-    directive = replace(settings, **(changes or {}))
-    agent.configurator.config = directive
+    asked = dict(changes or {})
+    if "horizon" in asked:
+        asked["horizon_without_critic"] = asked["horizon"]
+    agent.configurator.config = replace(settings, **asked)
     if dynamics == "oracle":
         agent.dynamics = OracleDynamics(simulator, agent.perception, agent.world_model.block)
     agent.actor.generator.manual_seed(seed)
@@ -206,7 +210,7 @@ def evaluate(
         result = run_agent(agent, simulator, chosen, budget, seed, progress)
         seconds = time.monotonic() - began
         single = decision_times(agent, simulator, chosen)
-        thought_mode = agent.configurator.configure(agent.task, None, agent.digests()).mode
+        directive = agent.configurator.configure(agent.task, None, agent.digests())
     finally:
         agent.configurator.config = settings
         agent.dynamics = agent.world_model
@@ -228,7 +232,7 @@ def evaluate(
         "plan_ms_batch": float(np.median(result.milliseconds)),
         "plan_batch": min(BATCH, tasks),
         "seconds": seconds,
-        "mode": thought_mode,
+        "mode": directive.mode,
         "planner": directive.planner,
         "dynamics": dynamics,
         "samples": directive.samples,

@@ -148,6 +148,8 @@ class Learner:
             if index < first:
                 total += self._steps_of(build)
                 continue
+            if index and not self.agent.memory.size:
+                self.remember(self.config.learn.critic_records)
             phase = build()
             self._run_phase(index, phase, within, optimiser_state, total, progress, stop_at)
             total += phase.steps
@@ -318,7 +320,6 @@ class Learner:
     def critic(self) -> Phase:
         """Cost-to-go for (state, goal) of the same scene, from perceived records and their imagined futures."""
         agent, learn = self.agent, self.config.learn
-        self.remember(learn.critic_records)
         records = agent.memory.records()
         table = Scenes(self.data, records)
         state = records.state
@@ -357,8 +358,6 @@ class Learner:
     def policy(self) -> Phase:
         """Distil Mode-2: plans between remembered states of one scene, every step of a plan an example."""
         agent, learn = self.agent, self.config.learn
-        if not agent.memory.size:
-            self.remember(learn.critic_records)
         start, goal, wanted = self.plans(step_generator(self.config.seed, 100, 0))
         count = wanted.shape[0]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from agent import collect, learn
+from agent.errors import UserError
 from modules import actor, configurator, cost, decoder, memory, objectives, perception, planners, world_model
 
 
@@ -57,7 +58,7 @@ _SPATIAL = Config(
     world_model=world_model.Config(predictor="conv", width=32, depth=3),
     objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0),
     cost=cost.Config(goal_scale=0.4),
-    configurator=configurator.Config(samples=48),
+    configurator=configurator.Config(samples=32, iterations=2),
     learn=learn.Config(critic_steps=3000),
 )
 
@@ -135,6 +136,32 @@ def options_of(config: Config) -> dict[str, Any]:
         except ValueError:
             out[name] = text
     return out
+
+
+def check(config: Config) -> None:
+    """UserError for numbers with which nothing can be learned."""
+    for name, value in _numbers(dataclasses.asdict(config)):
+        least = 0 if name.rsplit(".", 1)[-1] in MAY_BE_ZERO else 1
+        if value < least:
+            raise UserError(f"--{name.replace('_', '-')} must be {least} or more, got {value}")
+    if config.learn.batch < 2:
+        raise UserError("--learn.batch must be 2 or more: variance over a batch of one is undefined")
+    if not 2 <= config.learn.window <= config.collect.length + 1:
+        raise UserError(
+            f"--learn.window {config.learn.window} states must be from 2 to one more than the "
+            f"--collect.length {config.collect.length} blocks of an episode"
+        )
+
+
+MAY_BE_ZERO = ("seed", "critic_steps", "policy_steps", "decoder_steps", "capacity")
+
+
+def _numbers(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _numbers(item, f"{prefix}{name}.")
+        elif isinstance(item, int) and not isinstance(item, bool):
+            yield prefix + name, item
 
 
 T = TypeVar("T")

@@ -150,10 +150,17 @@ class TwoRooms:
 
     def observe(self, states: Array) -> Percepts:
         """`pixels` (N, 2, 65, 65) uint8: the dot, and the walls."""
-        n = len(states)
+        n, layout = len(states), states[:, 2:].astype(int)
+        low, high = (WALL_X[0], DOOR_Y[0]), (WALL_X[-1], DOOR_Y[-1])
+        wrong = ((layout < low) | (layout > high) | (layout != states[:, 2:])).any(1)
+        if wrong.any():
+            raise ValueError(
+                f"no layout has its wall at x and its door at y = {states[wrong][0, 2:]}: "
+                f"whole numbers from {low} to {high} are expected"
+            )
         pixels = np.empty((n, 2, SIZE, SIZE), np.uint8)
         pixels[:, 0] = 0
-        pixels[:, 1] = self._walls[states[:, 2].astype(int) - WALL_X[0], states[:, 3].astype(int) - DOOR_Y[0]]
+        pixels[:, 1] = self._walls[layout[:, 0] - WALL_X[0], layout[:, 1] - DOOR_Y[0]]
         corner = np.clip(np.rint(states[:, :2]).astype(int), 6, SIZE - 7)
         columns, rows = (corner[:, i, None] + _WINDOW for i in (0, 1))
         gauss_x = np.exp(-((columns - states[:, 0, None]) ** 2) / (2 * DOT_SIGMA**2))

@@ -213,4 +213,6 @@ def _checked(given: Array | None, default: Array) -> Array:
     given = np.asarray(given, np.float64)
     if given.shape[-1:] != default.shape[-1:] or given.ndim > 2 or (given.ndim == 2 and len(given) != len(default)):
         raise ValueError(f"a state or goal in reset options must have shape {default.shape}, got {given.shape}")
+    if not np.isfinite(given).all():
+        raise ValueError(f"a state or goal in reset options must be finite, got {given}")
     return np.broadcast_to(given, default.shape).copy()

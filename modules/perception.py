@@ -123,7 +123,7 @@ class Encoder(nn.Module):
         features, pixel_map = [], None
         if observation.pixels is not None and self.senses.pixel_shape is not None:
             # The centred scale keeps sparse bright things (a dot on black) as salient as broad ones.
-            x = observation.pixels.to(self.sensor_offset.dtype).div_(127.5)
+            x = observation.pixels.div(127.5).to(self.sensor_offset.dtype)
             pixel_map = self.pixels(x.contiguous(memory_format=torch.channels_last))
             features.append(flatten_map(pixel_map))
         slots = self._slots(observation)
@@ -162,16 +162,18 @@ class Readout(nn.Module):
 
     def forward(self, state: State) -> Tensor:
         """State (..., D), (..., I) -> (..., size)."""
+        return torch.cat([self._seen(state.latent), state.slots], -1)
+
+    def _seen(self, latent: Tensor) -> Tensor:
         if self.map_shape is None:
-            return torch.cat([state.latent, state.slots], -1)
+            return latent
         # Acting reads the same goal at every step: what was read last is kept as long as nothing learns.
-        known = (state.latent, self.look.weight._version)
-        if self._last is not None and self._last[0] is known[0] and self._last[1] == known[1]:
+        version = self.look.weight._version + self.look.bias._version if self.look.bias is not None else 0
+        if self._last is not None and self._last[0] is latent and self._last[1] == version:
             if not torch.is_grad_enabled():
                 return self._last[2]
         channels, rows, columns = self.map_shape
-        cells = state.latent.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
-        seen = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, state.batch_shape)
-        out = torch.cat([seen, state.slots], -1)
-        self._last = None if out.requires_grad else (*known, out)
-        return out
+        cells = latent.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
+        seen = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, latent.shape[:-1])
+        self._last = None if seen.requires_grad else (latent, version, seen)
+        return seen

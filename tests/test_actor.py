@@ -45,7 +45,7 @@ def test_the_policy_stays_inside_the_action_space(space):
 
 
 def test_the_policy_needs_a_goal():
-    with pytest.raises(ValueError, match="no goal.*mode 2"):
+    with pytest.raises(ValueError, match=r"no goal.*mode 2"):
         actor().act(states(1), directive(None))
 
 

@@ -237,7 +237,7 @@ def test_pictures_of_floats_are_refused():
 
 def test_an_observation_without_the_sense_is_refused():
     agent, _ = born(tiny())
-    with pytest.raises(ValueError, match="pixels.*none"):
+    with pytest.raises(ValueError, match=r"pixels.*none"):
         agent.act({"sensors": np.zeros(3)})
     with pytest.raises(ValueError, match="pixels"):
         agent.pursue({"sensors": np.zeros(3)})
@@ -267,7 +267,7 @@ def test_another_number_of_episodes_than_goals_is_refused():
     agent, simulator = born(tiny())
     seen, goal = scene(simulator, 3)
     agent.pursue(goal[:2])
-    with pytest.raises(ValueError, match="2.*3|3.*2"):
+    with pytest.raises(ValueError, match=r"2.*3|3.*2"):
         agent.act(seen)
 
 
@@ -276,7 +276,7 @@ def test_the_number_of_episodes_cannot_change_within_a_plan():
     seen, _ = scene(simulator, 3)
     agent.pursue()
     agent.act(seen[:2])
-    with pytest.raises(ValueError, match="2.*3|3.*2"):
+    with pytest.raises(ValueError, match=r"2.*3|3.*2"):
         agent.act(seen)
 
 
@@ -291,7 +291,7 @@ def test_every_action_is_remembered(make):
     thoughts = []
     for _ in range(2):
         agent.pursue(goal)
-        for t in range(3):
+        for _t in range(3):
             thoughts.append(agent.act(seen)[1])
             assert agent.memory.size == 2 * len(thoughts)
     pieces = agent.memory.trajectories(1)

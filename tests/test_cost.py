@@ -26,7 +26,10 @@ def directive(goal: State | None, **changes) -> Directive:
     return dataclasses.replace(base, **changes)
 
 
-def make(anatomy: Anatomy = Anatomy(SPACE), latent: int = 6, slots: int = 3, **changes) -> Costs:
+BODY = Anatomy(SPACE)
+
+
+def make(anatomy: Anatomy = BODY, latent: int = 6, slots: int = 3, **changes) -> Costs:
     torch.manual_seed(0)
     config = Config(**{"hidden": 7, "ensemble": 2, "goal_scale": 0.5, **changes})
     return Costs(config, anatomy, lambda: Readout(latent, slots, None), GAMMA).double()
@@ -304,9 +307,7 @@ def test_the_slow_copy_follows():
     for old, new, fast in zip(start, costs.target.parameters(), costs.critic.parameters(), strict=True):
         assert torch.allclose(new, 0.75 * old + 0.25 * fast)
     costs.follow(1.0)
-    assert all(
-        torch.allclose(a, b) for a, b in zip(costs.target.parameters(), costs.critic.parameters(), strict=True)
-    )
+    assert all(torch.allclose(a, b) for a, b in zip(costs.target.parameters(), costs.critic.parameters(), strict=True))
 
 
 def test_the_digest_knows_whether_the_critic_has_learned():

@@ -36,8 +36,7 @@ def strangers(source: str) -> set[str]:
         for name in imported(source)
         if not (
             name.split(".")[0] in sys.stdlib_module_names | {"torch"}
-            or name == "modules"
-            and "modules.types" in imported(source)
+            or (name == "modules" and "modules.types" in imported(source))
             or name.startswith("modules.types")
         )
     }
@@ -75,6 +74,14 @@ def test_the_check_itself_sees_a_stranger(line: str):
 
 
 def test_no_file_is_missed():
-    assert {p.stem for p in MODULES} >= {"types", "perception", "world_model", "cost", "actor", "memory", "configurator"}
+    assert {p.stem for p in MODULES} >= {
+        "types",
+        "perception",
+        "world_model",
+        "cost",
+        "actor",
+        "memory",
+        "configurator",
+    }
     inside = [p for folder in ("agent", "envs", "modules") for p in (ROOT / folder).rglob("*.py")]
     assert all(len(p.relative_to(ROOT).parts) == 2 for p in inside), "a subfolder would escape these tests"

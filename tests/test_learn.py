@@ -71,12 +71,13 @@ def test_two_fresh_processes_train_the_same_bits(tmp_path, whole):
         "import sys, torch; from pathlib import Path; from tests.conftest import tiny, train_tiny, weights_hash\n"
         "train_tiny(tiny(), Path(sys.argv[1])); print(weights_hash(Path(sys.argv[1])))"
     )
-    hashes = []
-    for name in "ab":
-        command = [sys.executable, "-c", code, str(tmp_path / name)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        hashes.append(done.stdout.strip().splitlines()[-1])
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+        for name in "ab"
+    ]
+    done = [(process, *process.communicate(timeout=300)) for process in started]
+    assert all(process.returncode == 0 for process, *_ in done), done
+    hashes = [out.strip().splitlines()[-1] for _, out, _ in done]
     assert hashes[0] == hashes[1] == weights_hash(whole("pixels"))
     assert lines(tmp_path / "a") == lines(tmp_path / "b") == lines(whole("pixels"))
 
@@ -175,6 +176,7 @@ def test_the_intrinsic_cost_is_in_no_optimiser(tmp_path):
     with Run.create_or_resume(tmp_path / "run", {}, []) as run:
         run.resume()
         learner = Learner(config, agent, explored(config), run)
+        learner.remember(config.learn.critic_records)
         phases = [build() for build in learner.phases()]
     assert [p.name for p in phases] == ["world_model", "critic", "policy", "decoder"]
     names = {id(p): f"{m}.{k}" for m, module in agent.modules().items() for k, p in module.named_parameters()}

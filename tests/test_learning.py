@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import run_agent
 
 pytestmark = pytest.mark.slow

@@ -145,7 +145,7 @@ def test_the_world_model_loss_is_the_weighted_sum_of_independent_terms(make, mul
         multi_step=multi_step,
     )  # fmt: skip
     config = dataclasses.replace(make(), objectives=weights)
-    agent, simulator = born(config)
+    agent, _ = born(config)
     data = explored(config)
     phase = Learner(config, agent, data, None).world_model()
     seed, batch, window = 5, config.learn.batch, config.learn.window
