@@ -114,6 +114,7 @@ class Learner:
         self.config, self.agent, self.data, self.run = config, agent, data, run
         self.device = agent.device
         self.seconds = {"wall": 0.0, "cpu": 0.0}
+        self._clock = (time.monotonic(), time.process_time())
 
     def phases(self) -> Iterator[Callable[[], Phase]]:
         """The phases in order; each is built only when its turn comes, on what the ones before have learned."""
@@ -148,6 +149,8 @@ class Learner:
             if index < first:
                 total += self._steps_of(build)
                 continue
+            # Building a phase may imagine and plan for a minute: that is training too.
+            self._clock = (time.monotonic(), time.process_time())
             if index and not self.agent.memory.size:
                 self.remember(self.config.learn.critic_records)
             phase = build()
@@ -182,16 +185,15 @@ class Learner:
             restore_optimiser(optimiser, optimiser_state)
         self.run.phase = phase.name
         progress.start(phase.name.replace("_", " "), phase.steps, start)
-        wall, cpu, last_save = time.monotonic(), time.process_time(), time.monotonic()
+        last_save = time.monotonic()
         step = start
 
         def save(next_phase: int, next_step: int) -> None:
-            nonlocal wall, cpu, last_save
+            nonlocal last_save
             now = time.monotonic(), time.process_time()
-            self.seconds["wall"] += now[0] - wall
-            self.seconds["cpu"] += now[1] - cpu
-            wall, cpu = now
-            last_save = now[0]
+            self.seconds["wall"] += now[0] - self._clock[0]
+            self.seconds["cpu"] += now[1] - self._clock[1]
+            self._clock, last_save = now, now[0]
             tensors = self.agent.tensors()
             if next_phase == len(list(self.phases())):  # the end: what was lived through stays with the run
                 tensors |= self.agent.memory_tensors()
