@@ -146,11 +146,12 @@ class Agent:
 
         # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
         state = self.perception.encode(percept)
-        directive = self.configurator.configure(self.task, self._goal, self.digests())
+        digests = self.digests()
+        directive = self.configurator.configure(self.task, self._goal, digests)
         here = self._cost_of_being(state, directive)
         steps += ["perceive", "configure", "evaluate state"]
 
-        thought = Thought((), directive.mode, state, directive, here, torch.empty(0), True, 0.0, digests=self.digests())
+        thought = Thought((), directive.mode, state, directive, here, torch.empty(0), True, 0.0, digests=digests)
         if directive.mode == 1:
             # Mode-1: the policy answers at once.
             action = self.actor.act(state, directive)
