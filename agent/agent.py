@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from modules.cost import Anatomy, Costs
 from modules.decoder import Decoder
 from modules.memory import EpisodicMemory
 from modules.objectives import InverseDynamics
-from modules.perception import Encoder, Readout, Senses
+from modules.perception import Encoder, LastRead, Readout, Senses, SlotReadout
 from modules.planners import PLANNERS
 from modules.types import (
     ActionSpace,
@@ -78,11 +77,19 @@ class Agent:
         latent, slots, shape = perception.latent_size, perception.slot_size, perception.map_shape
         world_model = JEPA(config.world_model, latent, slots, actions, shape)
         contact = senses.slot_names.index("contact") if "contact" in senses.slot_names else None
-        readout = partial(Readout, latent, slots, shape)
-        cost = Costs(config.cost, Anatomy(actions, senses.goal_slots, contact), readout, config.configurator.discount)
+
+        def read_state(size: int) -> Readout:
+            return Readout(latent, slots, shape, size)
+
+        def read_goal(size: int) -> LastRead:
+            index = senses.goal_slots
+            return LastRead(SlotReadout(index, size, config.perception.octaves) if index else read_state(size))
+
+        hidden, anatomy = config.cost.hidden, Anatomy(actions, senses.goal_slots, contact)
+        cost = Costs(config.cost, anatomy, read_state(hidden), read_goal(hidden), config.configurator.discount)
         planners = {k: partial(v, config.planner) for k, v in PLANNERS.items()}
         actor = Actor(
-            Policy(config.actor, actions, readout(), cost.goal_reader(readout)),
+            Policy(config.actor, actions, read_state(config.actor.hidden), read_goal(config.actor.hidden)),
             planners,
             world_model.block,
             config.seed,
@@ -148,7 +155,7 @@ class Agent:
         state = self.perception.encode(percept)
         digests = self.digests()
         directive = self.configurator.configure(self.task, self._goal, digests)
-        here = self._cost_of_being(state, directive)
+        here = self.cost.here(state, directive)
         steps += ["perceive", "configure", "evaluate state"]
 
         thought = Thought((), directive.mode, state, directive, here, torch.empty(0), True, 0.0, digests=digests)
@@ -172,7 +179,7 @@ class Agent:
 
         # 7. Memory: the state and its costs, from IC and critic.
         block = action[:, None].expand(-1, self.world_model.block, -1)
-        ic = sum(here.drives.values(), torch.zeros_like(here.energy[:, None]))[:, 0]
+        ic = sum((cost[:, 0] for cost in here.drives.values()), torch.zeros_like(here.energy))
         episodes = self._episode * 100_000 + torch.arange(len(action))
         self.memory.write(self._time, episodes, state, block, ic, here.critic[:, 0], imagined=False)
         self._time += 1
@@ -238,12 +245,6 @@ class Agent:
             "actor": self.actor.digest(),
             "memory": {"size": float(self.memory.size), "capacity": float(self.memory.config.capacity)},
         }
-
-    def _cost_of_being(self, state: State, directive: Directive) -> PathCost:
-        nothing = torch.zeros(
-            len(state.latent), 1, self.world_model.block, self.actor.policy.actions.size, device=state.latent.device
-        )
-        return self.cost.path(state.map(lambda x: x[:, None]), nothing, replace(directive, energy="literal"))
 
     def _sense(self, observation: Any) -> tuple[Observation, bool]:
         """An observation of the world as tensors with a batch axis, and whether that axis had to be added."""

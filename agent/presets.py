@@ -57,7 +57,7 @@ _SPATIAL = Config(
     perception=perception.Config(latent="spatial", channels=12, width=32),
     world_model=world_model.Config(predictor="conv", width=32, depth=3),
     objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0),
-    cost=cost.Config(goal_scale=0.4),
+    cost=cost.Config(goal_scale=0.1),
     configurator=configurator.Config(samples=32, iterations=2),
     learn=learn.Config(critic_steps=3000),
 )
@@ -74,7 +74,7 @@ def two_rooms_random() -> Config:
         _SPATIAL,
         env="TwoRoomsRandom-v0",
         configurator=configurator.Config(samples=64),
-        learn=learn.Config(world_model_steps=4500, critic_steps=8000),
+        learn=learn.Config(world_model_steps=9000, critic_steps=10_000),
     )
 
 
@@ -84,12 +84,12 @@ def point_maze() -> Config:
         env="PointMaze-v0",
         env_options={"layout": "u"},
         max_steps=150,
-        collect=collect.Config(episodes=2000, length=24, per_scene=1),
-        perception=perception.Config(latent="vector", size=32, hidden=128),
-        world_model=world_model.Config(predictor="mlp", hidden=256),
+        collect=collect.Config(episodes=4000, length=24, per_scene=1),
+        perception=perception.Config(latent="vector", size=64, hidden=256, octaves=4),
+        world_model=world_model.Config(predictor="mlp", hidden=512),
         objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0, slots=10.0),
         cost=cost.Config(goal_scale=0.02),
-        learn=learn.Config(world_model_steps=3000, critic_steps=4000),
+        learn=learn.Config(world_model_steps=3000, batch=256, critic_steps=4000, critic_far=4),
     )
 
 
@@ -100,7 +100,7 @@ def point_maze_medium() -> Config:
         env_options={"layout": "medium"},
         max_steps=250,
         configurator=configurator.Config(discount=0.97),
-        learn=learn.Config(world_model_steps=4000, critic_steps=8000),
+        learn=learn.Config(world_model_steps=5000, batch=256, critic_steps=6000, critic_far=4),
     )
 
 
@@ -153,7 +153,7 @@ def check(config: Config) -> None:
         )
 
 
-MAY_BE_ZERO = ("seed", "critic_steps", "policy_steps", "decoder_steps", "capacity")
+MAY_BE_ZERO = ("seed", "octaves", "critic_steps", "policy_steps", "decoder_steps", "capacity")
 
 
 def _numbers(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:

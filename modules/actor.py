@@ -21,7 +21,7 @@ from modules.types import ActionSpace, Directive, Planner, Reader, State
 class Config:
     """Settings of the policy."""
 
-    hidden: int = 256
+    hidden: int = 128
     """Hidden units of the policy."""
 
 
@@ -32,11 +32,10 @@ class Policy(nn.Module):
     scale: Tensor
 
     def __init__(self, config: Config, actions: ActionSpace, state: Reader, goal: Reader) -> None:
-        """state and goal: modules from State to a vector of their attribute `size`."""
+        """state and goal: modules from State to a vector of config.hidden numbers."""
         super().__init__()
         self.actions, self.state, self.goal = actions, state, goal
         self.net = nn.Sequential(
-            nn.Linear(state.size + goal.size, config.hidden),
             nn.SiLU(),
             nn.Linear(config.hidden, config.hidden),
             nn.SiLU(),
@@ -48,7 +47,7 @@ class Policy(nn.Module):
 
     def forward(self, state: State, goal: State) -> Tensor:
         """States (B, ...), goals (B, ...) -> actions (B, A) in the world's units, inside the action space."""
-        x = self.net(torch.cat([self.state(state), self.goal(goal)], -1))
+        x = self.net(self.state(state) + self.goal(goal))
         return self.actions.clip(self.offset + self.scale * x)
 
 

@@ -81,27 +81,14 @@ def intrinsic_hash(anatomy: Anatomy, config: Config) -> str:
     return hashlib.sha256(f"{source}{anatomy}{config.goal_scale}{config.saturate}".encode()).hexdigest()
 
 
-class GoalSlots(nn.Module):
-    """A goal that is given in slots, as a vector."""
-
-    def __init__(self, index: tuple[int, ...]) -> None:
-        super().__init__()
-        self.index, self.size = list(index), len(index)
-
-    def forward(self, goal: State) -> Tensor:
-        """State (..., I) -> (..., size)."""
-        return goal.slots[..., self.index]
-
-
 class Critic(nn.Module):
-    """TC(s, g): a readout of state and goal, then an ensemble of heads. Output in steps, discounted."""
+    """TC(s, g): what is read of state and goal, added, then an ensemble of heads. Output in steps, discounted."""
 
     def __init__(self, config: Config, state: Reader, goal: Reader, discount: float) -> None:
-        """state and goal: modules from State to a vector of their attribute `size`."""
+        """state and goal: modules from State to a vector of config.hidden numbers."""
         super().__init__()
         self.discount = discount
         self.state, self.goal = state, goal
-        self.from_state, self.from_goal = (nn.Linear(m.size, config.hidden) for m in (state, goal))
         last = nn.Linear(config.hidden, config.ensemble)
         self.heads = nn.Sequential(nn.SiLU(), nn.Linear(config.hidden, config.hidden), nn.SiLU(), last)
         # Values begin high and come down from the goals outwards, as shortest paths do; from below they creep up.
@@ -109,12 +96,11 @@ class Critic(nn.Module):
 
     def embed_goal(self, goal: State) -> Tensor:
         """(..., D) -> (..., hidden): the goal's part of the first layer, computed once a plan."""
-        return self.from_goal(self.goal(goal))
+        return self.goal(goal)
 
     def forward(self, state: State, embedded_goal: Tensor) -> Tensor:
         """State (..., D), embedded goal that broadcasts -> cost-to-go (..., M) in [0, 1 / (1 - gamma)]."""
-        x = self.from_state(self.state(state)) + embedded_goal
-        return torch.sigmoid(self.heads(x)) / (1 - self.discount)
+        return torch.sigmoid(self.heads(self.state(state) + embedded_goal)) / (1 - self.discount)
 
 
 class Costs(nn.Module):
@@ -122,13 +108,13 @@ class Costs(nn.Module):
 
     trained: Tensor
 
-    def __init__(self, config: Config, anatomy: Anatomy, readout: Callable[[], Reader], discount: float) -> None:
-        """readout makes a module from State to a vector of its attribute `size`; the critic owns what it makes."""
+    def __init__(self, config: Config, anatomy: Anatomy, state: Reader, goal: Reader, discount: float) -> None:
+        """state and goal: modules from State to a vector of config.hidden numbers, which the critic then owns."""
         super().__init__()
         self.config, self.anatomy = config, anatomy
         self.critic = None
         if config.critic:
-            self.critic = Critic(config, readout(), self.goal_reader(readout), discount)
+            self.critic = Critic(config, state, goal, discount)
         self.target = copy.deepcopy(self.critic)
         """Slowly following copy that gives the critic its targets."""
         if self.target is not None:
@@ -136,12 +122,8 @@ class Costs(nn.Module):
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
         """Whether the critic has learned; saved with the weights."""
 
-    def goal_reader(self, readout: Callable[[], Reader]) -> Reader:
-        """How a goal is read: its slots where goals are given in slots, else like any state."""
-        return GoalSlots(self.anatomy.goal_slots) if self.anatomy.goal_slots else readout()
-
-    def intrinsic(self, states: State, actions: Tensor, directive: Directive) -> dict[str, Tensor]:
-        """Weighted IC by drive: states (E, ..., H, D) reached by actions (E, ..., H, K, A) -> (E, ..., H)."""
+    def intrinsic(self, states: State, actions: Tensor | None, directive: Directive) -> dict[str, Tensor]:
+        """Weighted IC by drive: states (E, ..., H, D) reached by actions (E, ..., H, K, A), or none -> (E, ..., H)."""
         out: dict[str, Tensor] = {}
         for name, weight in directive.weights.items():
             if name not in DRIVES:
@@ -153,7 +135,8 @@ class Costs(nn.Module):
                 goal = directive.goal.map(lambda x: _beside(x, states.latent.dim()))
                 out[name] = weight * goal_distance(states, goal, self.anatomy, self.config)
             elif name == "effort":
-                out[name] = weight * effort(actions, self.anatomy)
+                if actions is not None:
+                    out[name] = weight * effort(actions, self.anatomy)
             else:
                 out[name] = weight * contact(states, self.anatomy)
         return out
@@ -183,6 +166,15 @@ class Costs(nn.Module):
             energy = energy + cost.sum(-1)
         return PathCost(drives, critic, energy)
 
+    def here(self, state: State, directive: Directive) -> PathCost:
+        """C(s) = IC(s) + TC(s) of states (E, D) themselves, which no action of a plan has reached; H = 1."""
+        drives = {k: v[:, None] for k, v in self.intrinsic(state, None, directive).items()}
+        critic = state.latent.new_zeros(len(state.latent), 1)
+        if self.critic is not None and directive.critic_weight and directive.goal is not None:
+            value = self.critic(state, self.critic.embed_goal(directive.goal))
+            critic = directive.critic_weight * value.mean(-1, keepdim=True)
+        return PathCost(drives, critic, sum(drives.values(), critic)[:, 0])
+
     @torch.no_grad()
     def follow(self, rate: float) -> None:
         """Move the target critic towards the critic."""
@@ -200,24 +192,29 @@ def _beside(x: Tensor, dims: int) -> Tensor:
     return x.reshape(x.shape[0], *[1] * (dims - 2), x.shape[-1])
 
 
-def critic_loss(costs: Costs, state: State, futures: State, goal: State) -> tuple[Tensor, dict[str, Tensor]]:
+def critic_loss(
+    costs: Costs, state: State, futures: State, blocks: Tensor, goal: State
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Learn TC(s, g), the cost-to-go until the goal is reached, from memory records (LeCun 2022, section 3.3).
 
-    TC(s, g) = IC(s, g) * (1 + gamma * min_n TC(s_n, g)): what is paid here and, unless this is the goal (IC = 0), the
-    least of what follows. The futures s_n of a record are the state perceived after it and states imagined under other
-    actions, so that the critic values what can be done rather than what was done. The target comes from the slow copy,
-    pessimistic over its ensemble; nothing flows into the encoder.
+    TC(s, g) = IC(s, g) * (1 + gamma * min_n V_n): what is paid here and, unless this is the goal (IC = 0), the least of
+    what follows, V_n = 1 + gamma + ... + gamma^(k_n - 2) + gamma^(k_n - 1) * TC(s_n, g) for a future k_n steps ahead:
+    its first k_n - 1 steps cost 1 each, the most that a step can. The futures s_n of a record are the state perceived
+    after it and states imagined under other actions, so that the critic values what can be done rather than what was
+    done. The target comes from the slow copy, pessimistic over its ensemble; nothing flows into the encoder.
 
     Shapes: P scenes, R records of each, N futures of each record, G goals of the same scene: state (P, R, ...), futures
-    (P, R, N, ...), goal (P, G, ...), all detached.
+    (P, R, N, ...), blocks (N,) the k_n, goal (P, G, ...), all detached.
     """
     assert costs.critic is not None and costs.target is not None
+    gamma = costs.critic.discount
     with torch.no_grad():
         embedded = costs.target.embed_goal(goal)[:, None, None]  # P 1 1 G h
-        after = costs.target(futures.map(lambda x: x.unsqueeze(-2)), embedded).amax(-1).amin(2)  # P R G
+        value = costs.target(futures.map(lambda x: x.unsqueeze(-2)), embedded).amax(-1)  # P R N G
+        later = gamma ** (blocks[:, None] - 1)
+        after = ((1 - later) / (1 - gamma) + later * value).amin(2)
         here, there = state.map(lambda x: x.unsqueeze(2)), goal.map(lambda x: x.unsqueeze(1))
-        ic = goal_distance(here, there, costs.anatomy, costs.config)
-        target = ic * (1 + costs.critic.discount * after)
+        target = goal_distance(here, there, costs.anatomy, costs.config) * (1 + gamma * after)
     value = costs.critic(here, costs.critic.embed_goal(goal)[:, None])
     loss = (value - target.unsqueeze(-1)).square().mean()
     return loss, {"critic": loss.detach(), "critic_value": value.detach().mean(), "critic_target": target.mean()}

@@ -116,13 +116,15 @@ class EpisodicMemory:
             expected = (count, *store[name].shape[1:])
             if new.shape != expected:
                 raise ValueError(f"memory field {name} has shape {tuple(new.shape)}, this memory expects {expected}")
-        capacity = self.config.capacity
-        first = max(0, count - capacity)
-        places = (self.head + torch.arange(first, count, device=device)) % capacity
-        for name, new in fields.items():
-            store[name][places] = new[first:]
+        capacity, written = self.config.capacity, max(0, count - self.config.capacity)
         self.store = store
-        self.head = (self.head + count) % capacity
+        self.head = (self.head + written) % capacity
+        while written < count:  # to the end of the ring, then from its beginning
+            piece = min(count - written, capacity - self.head)
+            for name, new in fields.items():
+                store[name][self.head : self.head + piece] = new[written : written + piece]
+            self.head = (self.head + piece) % capacity
+            written += piece
         self.size = min(self.size + count, capacity)
 
     def clear(self) -> None:

@@ -36,6 +36,9 @@ class Config:
     """Side of the first convolution's patches, in pixels."""
     stride: int = 7
     """Distance between patches, in pixels."""
+    octaves: int = 0
+    """Sensors are also seen as sines and cosines of this many octaves, so that what changes within a small part of
+    their range (at a wall, round a corner) can be told apart (Fourier features, arXiv 2006.10739)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,12 @@ class Senses:
 def flatten_map(x: Tensor) -> Tensor:
     """(B, C, F, F) -> (B, F*F*C). Channels last is how the convolutions hold their data, so nothing is copied."""
     return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def with_octaves(x: Tensor, octaves: int) -> Tensor:
+    """(..., S) in [-1, 1] -> (..., S * (1 + 2 * octaves)): x beside sin and cos of pi x, 2 pi x, 4 pi x, ..."""
+    waves = [2**k * torch.pi * x for k in range(octaves)]
+    return torch.cat([x, *(w.sin() for w in waves), *(w.cos() for w in waves)], -1)
 
 
 class Encoder(nn.Module):
@@ -104,7 +113,8 @@ class Encoder(nn.Module):
         sensors = len(senses.sensor_low)
         if sensors:
             out = self.map_shape[0] if config.latent == "spatial" and self.map_shape else config.hidden
-            self.sensors = nn.Sequential(nn.Linear(sensors, config.hidden), nn.SiLU(), nn.Linear(config.hidden, out))
+            seen = sensors * (1 + 2 * config.octaves)
+            self.sensors = nn.Sequential(nn.Linear(seen, config.hidden), nn.SiLU(), nn.Linear(config.hidden, out))
             features += out
         if config.latent == "vector":
             self.head = nn.Sequential(
@@ -128,7 +138,8 @@ class Encoder(nn.Module):
             features.append(flatten_map(pixel_map))
         slots = self._slots(observation)
         if observation.sensors is not None and self.senses.sensor_low:
-            sensed = self.sensors((observation.sensors - self.sensor_offset) / self.sensor_scale)
+            scaled = (observation.sensors - self.sensor_offset) / self.sensor_scale
+            sensed = self.sensors(with_octaves(scaled, self.config.octaves))
             if self.map_shape is not None and pixel_map is not None:
                 return State(flatten_map(pixel_map + sensed[:, :, None, None]), slots)
             features.append(sensed)
@@ -146,34 +157,59 @@ class Encoder(nn.Module):
 
 
 class Readout(nn.Module):
-    """A state as one short vector, for heads that need the whole scene at once (critic, policy); each owns its own.
+    """A state as one vector of `size`, for heads that need the whole scene at once (critic, policy); each owns its own.
 
-    A vector latent passes as it is; a spatial one goes through one strided convolution, then all places at once.
+    A spatial latent goes through one strided convolution, then all places at once through one linear layer.
     """
 
-    def __init__(self, latent: int, slots: int, map_shape: tuple[int, int, int] | None, width: int = 32) -> None:
+    def __init__(
+        self, latent: int, slots: int, map_shape: tuple[int, int, int] | None, size: int, width: int = 32
+    ) -> None:
         super().__init__()
-        self.map_shape, self.size = map_shape, latent + slots
-        self._last: tuple[Tensor, int, Tensor] | None = None
+        self.map_shape = map_shape
+        seen = latent
         if map_shape is not None:
             channels, rows, columns = map_shape
             self.look = nn.Conv2d(channels, width, 3, stride=2, padding=1)
-            self.size = width * ((rows + 1) // 2) * ((columns + 1) // 2) + slots
+            seen = width * ((rows + 1) // 2) * ((columns + 1) // 2)
+        self.head = nn.Linear(seen + slots, size)
 
     def forward(self, state: State) -> Tensor:
         """State (..., D), (..., I) -> (..., size)."""
-        return torch.cat([self._seen(state.latent), state.slots], -1)
+        seen = state.latent
+        if self.map_shape is not None:
+            channels, rows, columns = self.map_shape
+            cells = seen.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
+            seen = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, state.batch_shape)
+        return self.head(torch.cat([seen, state.slots], -1) if state.slots.shape[-1] else seen)
 
-    def _seen(self, latent: Tensor) -> Tensor:
-        if self.map_shape is None:
-            return latent
-        # Acting reads the same goal at every step: what was read last is kept as long as nothing learns.
-        version = self.look.weight._version + self.look.bias._version if self.look.bias is not None else 0
-        if self._last is not None and self._last[0] is latent and self._last[1] == version:
-            if not torch.is_grad_enabled():
-                return self._last[2]
-        channels, rows, columns = self.map_shape
-        cells = latent.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
-        seen = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, latent.shape[:-1])
-        self._last = None if seen.requires_grad else (latent, version, seen)
-        return seen
+
+class SlotReadout(nn.Module):
+    """The same for a goal that is given in slots: nothing else of its state is read."""
+
+    def __init__(self, index: tuple[int, ...], size: int, octaves: int = 0) -> None:
+        super().__init__()
+        self.index, self.octaves = list(index), octaves
+        self.head = nn.Linear(len(index) * (1 + 2 * octaves), size)
+
+    def forward(self, goal: State) -> Tensor:
+        """State (..., I) -> (..., size)."""
+        return self.head(with_octaves(goal.slots[..., self.index], self.octaves))
+
+
+class LastRead(nn.Module):
+    """Keeps what was read last: acting reads the same goal at every step. What is kept ends when the weights change."""
+
+    def __init__(self, reader: nn.Module) -> None:
+        super().__init__()
+        self.reader = reader
+        self._last: tuple[State, int, Tensor] | None = None
+
+    def forward(self, state: State) -> Tensor:
+        """As the reader's."""
+        if torch.is_grad_enabled():
+            return self.reader(state)
+        version = sum(p._version for p in self.reader.parameters())
+        if self._last is None or self._last[0] is not state or self._last[1] != version:
+            self._last = state, version, self.reader(state)
+        return self._last[2]

@@ -103,7 +103,7 @@ class ActionSpace:
             actions = torch.maximum(torch.minimum(actions, high), low)
         if self.max_norm is None:
             return actions
-        norm = actions.norm(dim=-1, keepdim=True)
+        norm = torch.linalg.vector_norm(actions, dim=-1, keepdim=True)
         return actions * (self.max_norm / norm.clamp(min=self.max_norm))
 
 
@@ -204,9 +204,7 @@ class Task:
 
 
 class Reader(Protocol):
-    """A module from State (..., D) to a vector (..., size): what a head knows of a state."""
-
-    size: int
+    """A module from State (..., D) to a vector: what a head knows of a state."""
 
     def __call__(self, state: State, /) -> Tensor: ...
 
@@ -243,6 +241,10 @@ class Cost(Protocol):
 
     def path(self, states: State, actions: Tensor, directive: Directive) -> PathCost:
         """Cost of states (E, ..., H, D) reached by actions (E, ..., H, K, A); goal of the directive (E, D)."""
+        ...
+
+    def here(self, state: State, directive: Directive) -> PathCost:
+        """Cost of states (E, D) themselves, H = 1."""
         ...
 
     def digest(self) -> dict[str, float]: ...

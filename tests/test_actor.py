@@ -19,7 +19,7 @@ BALL = ActionSpace((-2.0, -2.0), (2.0, 2.0), max_norm=2.0)
 
 def actor(space: ActionSpace = SPACE, block: int = 2) -> Actor:
     torch.manual_seed(0)
-    policy = Policy(Config(hidden=16), space, Readout(6, 1, None), Readout(6, 1, None))
+    policy = Policy(Config(hidden=16), space, Readout(6, 1, None, 16), Readout(6, 1, None, 16))
     return Actor(policy, {k: partial(v, PlannerConfig()) for k, v in PLANNERS.items()}, block, seed=0)
 
 

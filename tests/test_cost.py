@@ -13,7 +13,7 @@ from agent.collect import as_tensors
 from envs.world import as_observation
 from modules import cost
 from modules.cost import Anatomy, Config, Costs, critic_loss, goal_distance
-from modules.perception import Readout
+from modules.perception import Readout, SlotReadout
 from modules.types import ActionSpace, Directive, State
 from tests.conftest import born, tiny, tiny_maze, train_tiny
 
@@ -32,7 +32,14 @@ BODY = Anatomy(SPACE)
 def make(anatomy: Anatomy = BODY, latent: int = 6, slots: int = 3, **changes) -> Costs:
     torch.manual_seed(0)
     config = Config(**{"hidden": 7, "ensemble": 2, "goal_scale": 0.5, **changes})
-    return Costs(config, anatomy, lambda: Readout(latent, slots, None), GAMMA).double()
+    return critical(config, anatomy, latent, slots, GAMMA).double()
+
+
+def critical(config: Config, anatomy: Anatomy, latent: int, slots: int, gamma: float) -> Costs:
+    """Costs that read a vector latent; goals by their slots where the anatomy says so."""
+    state, index = Readout(latent, slots, None, config.hidden), anatomy.goal_slots
+    goal = SlotReadout(index, config.hidden) if index else Readout(latent, slots, None, config.hidden)
+    return Costs(config, anatomy, state, goal, gamma)
 
 
 def draw(*batch: int, latent: int = 6, slots: int = 3, seed: int = 0) -> State:
@@ -56,7 +63,7 @@ def tc(costs: Costs, state: State, goal: State) -> np.ndarray:
     s, g = (np.concatenate([x.latent.numpy(), x.slots.numpy()], -1) for x in (state, goal))
     if costs.anatomy.goal_slots:
         g = goal.slots.numpy()[..., list(costs.anatomy.goal_slots)]
-    x = linear(silu(linear(silu(linear(s, "from_state") + linear(g, "from_goal")), "heads.1")), "heads.3")
+    x = linear(silu(linear(silu(linear(s, "state.head") + linear(g, "goal.head")), "heads.1")), "heads.3")
     return 1 / (1 + np.exp(-x)) / (1 - GAMMA)
 
 
@@ -224,6 +231,17 @@ def test_gradient_of_the_planning_energy_equals_central_differences(make_config,
 # Immutability
 
 
+def test_the_cost_of_a_state_is_that_of_a_path_of_one_step_without_effort():
+    costs, goal, state = make(), draw(2, seed=1), draw(2)
+    asked = directive(goal, weights={"goal": 0.7, "effort": 0.3, "contact": 1.0}, critic_weight=0.4, energy="literal")
+    here = costs.here(state, asked)
+    path = costs.path(state.map(lambda x: x[:, None]), torch.zeros(2, 1, 4, 2).double(), asked)
+    assert set(here.drives) == {"goal", "contact"} and here.critic.shape == (2, 1)
+    assert torch.allclose(here.energy, path.energy) and torch.allclose(here.critic, path.critic)
+    assert np.allclose(here.critic[:, 0].detach(), 0.4 * tc(costs, state, goal).mean(-1))
+    assert (costs.here(state, directive(goal, critic_weight=0.0)).critic == 0).all()
+
+
 def test_the_intrinsic_cost_has_no_parameters_and_is_differentiable():
     assert not any(isinstance(f, torch.nn.Module) for f in cost.DRIVES.values())
     costs = make(critic=False)
@@ -252,20 +270,29 @@ def chain(gamma: float, goal_slots: tuple[int, ...] = ()) -> tuple[Costs, State,
     """Seven places in a row, each its own direction; the neighbours of each, itself at the ends."""
     torch.manual_seed(0)
     config = Config(hidden=48, ensemble=2, goal_scale=0.01)
-    costs = Costs(config, Anatomy(SPACE, goal_slots), lambda: Readout(7, 7 if goal_slots else 0, None), gamma)
+    costs = critical(config, Anatomy(SPACE, goal_slots), 7, 7 if goal_slots else 0, gamma)
     places = torch.eye(7)
     neighbours = torch.stack([(torch.arange(7) - 1).clamp(min=0), (torch.arange(7) + 1).clamp(max=6)], 1)
     return costs, State(places, places if goal_slots else torch.zeros(7, 0)), neighbours
 
 
-def test_the_critic_learns_the_discounted_shortest_path():
+@pytest.mark.parametrize("far", [False, True])
+def test_the_critic_learns_the_discounted_shortest_path(far):
+    """From neighbours alone, and with places three steps away as further futures."""
     gamma = 0.8
     costs, places, neighbours = chain(gamma)
+    blocks = torch.ones(2)
+    if far:
+        three = torch.stack([torch.arange(7) - 3, torch.arange(7) + 3], 1)
+        inside = (three >= 0) & (three <= 6)
+        neighbours = torch.cat([neighbours, torch.where(inside, three, neighbours)], 1)
+        blocks = torch.tensor([1.0, 1.0, 3.0, 3.0])  # at the ends: a detour of three steps to the neighbour
+    futures = places[neighbours].map(lambda x: x[None]), blocks
     optimiser = torch.optim.Adam(costs.critic.parameters(), 5e-3)
     for step in range(700):
         optimiser.param_groups[0]["lr"] = 5e-3 * (1 - step / 800)
         state = places.map(lambda x: x[None])
-        loss, metrics = critic_loss(costs, state, places[neighbours].map(lambda x: x[None]), state)
+        loss, metrics = critic_loss(costs, state, *futures, state)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -282,12 +309,14 @@ def test_critic_loss_by_hand_and_nothing_flows_into_state_or_target():
     costs, gamma = make(), GAMMA
     state, futures, goal = draw(1, 2), draw(1, 2, 3, seed=1), draw(1, 4, seed=2)
     state.latent.requires_grad_()
-    loss, metrics = critic_loss(costs, state.detach(), futures, goal)
+    blocks = torch.tensor([1, 3, 1])
+    loss, metrics = critic_loss(costs, state.detach(), futures, blocks, goal)
     errors = []
     for r in range(2):
         for g in range(4):
             here, there = state.detach()[0, r], goal[0, g]
-            after = min(tc(costs, futures[0, r, n], there).max() for n in range(3))
+            near, far, beside = (tc(costs, futures[0, r, n], there).max() for n in range(3))
+            after = min(near, 1 + gamma + gamma**2 * far, beside)
             target = distance(here, there) * (1 + gamma * after)
             errors.append(np.square(tc(costs, here, there) - target))
     assert loss.item() == pytest.approx(np.mean(errors), rel=1e-9)

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from agent import collect as collecting
-from agent import learn
+from agent import learn, phases
 from agent.checkpoint import checkpoint_steps
 from agent.errors import NonFinite, UserError
-from agent.learn import Learner, Scenes, held_actions, next_record, schedule, step_generator
+from agent.learn import Learner, schedule, step_generator
 from agent.run import Run
 from modules import objectives
 from tests.conftest import TINY_STEPS, born, explored, tiny, tiny_maze, train_tiny, weights_hash
@@ -176,11 +176,11 @@ def test_the_intrinsic_cost_is_in_no_optimiser(tmp_path):
     with Run.create_or_resume(tmp_path / "run", {}, []) as run:
         run.resume()
         learner = Learner(config, agent, explored(config), run)
-        learner.remember(config.learn.critic_records)
-        phases = [build() for build in learner.phases()]
-    assert [p.name for p in phases] == ["world_model", "critic", "policy", "decoder"]
+        phases.remember(agent, learner.data, config.learn.critic_records)
+        built = [build(agent, learner.data, config) for build, _ in learner.phases()]
+    assert [p.name for p in built] == ["world_model", "critic", "policy", "decoder"]
     names = {id(p): f"{m}.{k}" for m, module in agent.modules().items() for k, p in module.named_parameters()}
-    groups = [{names[id(p)] for p in phase.parameters} for phase in phases]
+    groups = [{names[id(p)] for p in phase.parameters} for phase in built]
     assert sum(len(g) for g in groups) == len(set().union(*groups)), "no weight belongs to two phases"
     in_cost = {n for g in groups for n in g if n.startswith("cost.")}
     assert in_cost and all(n.startswith("cost.critic.") for n in in_cost), "of the cost, only the critic learns"
@@ -272,61 +272,3 @@ def test_the_schedule_warms_up_and_cools_down():
     assert np.all(np.diff(values[:top]) > 0) and np.all(np.diff(values[top:]) < 0)
     assert values[-1] == pytest.approx(0.02, abs=1e-3)
     assert all(0 < schedule(s, n) <= 1 for n in (1, 2, 5) for s in range(n))
-
-
-def remembered(config):
-    agent, _ = born(config)
-    data = explored(config)
-    learner = Learner(config, agent, data, None)
-    learner.remember(config.learn.critic_records)
-    return agent, data, agent.memory.records()
-
-
-def test_memory_holds_what_was_perceived_in_whole_episodes():
-    config = tiny(env="TwoRoomsRandom-v0")
-    agent, data, records = remembered(config)
-    assert agent.memory.size == 8 * 5  # 40 records hold eight episodes of four blocks and one more state
-    for i in range(0, 40, 7):
-        episode, moment = int(records.episode[i]), int(records.time[i]) // agent.world_model.block
-        seen = data.observe(torch.tensor([episode]), torch.tensor([moment]))
-        assert torch.allclose(records.state.latent[i], agent.perception.encode(seen).latent[0], atol=1e-5)
-        if moment < data.length:
-            assert torch.equal(records.action[i], data.actions[episode, moment])
-
-
-def test_the_next_record_is_one_block_later_or_itself():
-    agent, _, records = remembered(tiny())
-    after = next_record(records, agent.world_model.block)
-    assert torch.equal(records.episode[after], records.episode)
-    last = records.time == records.time.max()
-    assert torch.equal(after[last], torch.arange(40)[last])
-    assert torch.equal(records.time[after][~last], records.time[~last] + agent.world_model.block)
-
-
-@pytest.mark.parametrize("env", ["TwoRooms-v0", "TwoRoomsRandom-v0"])
-def test_records_are_drawn_from_one_scene(env):
-    _, data, records = remembered(tiny(env=env))
-    scenes = Scenes(data, records)
-    which = scenes.draw(30, torch.Generator().manual_seed(0))
-    picked = scenes.pick(which, 20, torch.Generator().manual_seed(1))
-    scene = torch.from_numpy(data.scene)[records.episode][picked]
-    assert (scene == scene[:, :1]).all()
-    assert len(scene[:, 0].unique()) == (1 if env == "TwoRooms-v0" else 4), "eight episodes, two a scene"
-    assert len(picked.unique()) > 30, "and all of it"
-
-
-@pytest.mark.parametrize("make", [tiny, tiny_maze])
-def test_held_actions_are_the_limits_in_all_directions(make):
-    agent, simulator = born(make())
-    actions = held_actions(agent, torch.device("cpu"))
-    assert actions.shape == (9, agent.world_model.block, 2)
-    assert torch.equal(actions, actions[:, :1].expand_as(actions)) and not actions[0].any()
-    norm = simulator.action_max_norm or np.inf
-    assert (actions.norm(dim=-1) <= norm + 1e-4).all() and actions[1:].norm(dim=-1).min() > 0.9 * min(norm, 1)
-
-
-def test_the_window_must_fit_into_an_episode():
-    config = tiny()
-    config = dataclasses.replace(config, learn=dataclasses.replace(config.learn, window=9))
-    with pytest.raises((ValueError, UserError), match=r"--learn\.window 9"):
-        Learner(config, born(config)[0], explored(config), None).world_model()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.learn import Learner
+from agent import phases
 from modules import objectives
 from modules.types import State
 from tests.conftest import born, explored, tiny, tiny_maze
@@ -147,7 +147,7 @@ def test_the_world_model_loss_is_the_weighted_sum_of_independent_terms(make, mul
     config = dataclasses.replace(make(), objectives=weights)
     agent, _ = born(config)
     data = explored(config)
-    phase = Learner(config, agent, data, None).world_model()
+    phase = phases.world_model(agent, data, config)
     seed, batch, window = 5, config.learn.batch, config.learn.window
     loss, terms = phase.update(0, torch.Generator().manual_seed(seed))
     generator = torch.Generator().manual_seed(seed)

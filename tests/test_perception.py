@@ -10,7 +10,7 @@ import torch
 
 from agent.collect import as_tensors
 from envs.world import as_observation
-from modules.perception import Config, Encoder, Readout, Senses, flatten_map
+from modules.perception import Config, Encoder, LastRead, Readout, Senses, SlotReadout, flatten_map, with_octaves
 from modules.types import Observation, State
 from tests.conftest import born, explored, tiny, tiny_maze
 
@@ -115,12 +115,38 @@ def test_impossible_senses_are_refused(config, senses, text):
 @pytest.mark.parametrize("map_shape", [None, (3, 4, 4)])
 def test_readout_takes_any_number_of_leading_axes(map_shape):
     torch.manual_seed(0)
-    readout = Readout(48, 2, map_shape)
+    readout = Readout(48, 2, map_shape, 11)
     state = State(torch.randn(2, 5, 48), torch.randn(2, 5, 2))
     out = readout(state)
-    assert out.shape == (2, 5, readout.size)
+    assert out.shape == (2, 5, 11)
     assert torch.allclose(out[1, 3], readout(state[1, 3:4])[0], atol=1e-6)
-    assert torch.equal(out[..., -2:], state.slots)
+    for other in (State(state.latent + 1, state.slots), State(state.latent, state.slots + 1)):
+        assert (readout(other) - out).abs().amax(-1).min() > 1e-3, "it reads latent and slots"
+
+
+def test_a_goal_in_slots_is_read_from_them_alone():
+    torch.manual_seed(0)
+    readout = SlotReadout((0, 2), 5, octaves=2)
+    goal = State(torch.randn(4, 6), torch.randn(4, 3))
+    out = readout(goal)
+    assert out.shape == (4, 5)
+    assert torch.equal(readout(State(goal.latent + 1, goal.slots + torch.tensor([0.0, 1.0, 0.0]))), out)
+    assert not torch.allclose(readout(State(goal.latent, goal.slots + torch.tensor([0.0, 0.0, 0.1]))), out)
+
+
+def test_octaves_by_hand():
+    x = torch.tensor([[0.5, -0.25]])
+    found = with_octaves(x, 2)[0]
+    phases = np.concatenate([np.pi * x[0].numpy(), 2 * np.pi * x[0].numpy()])
+    assert np.allclose(found.numpy(), np.concatenate([x[0].numpy(), np.sin(phases), np.cos(phases)]), atol=1e-6)
+    assert torch.equal(with_octaves(x, 0), x)
+
+
+def test_octaves_tell_near_places_apart():
+    """The same small step of a sensor moves what the encoder sees several times farther."""
+    near, step = torch.linspace(-1, 1, 50)[:, None], 0.02
+    moved = [(with_octaves(near + step, n) - with_octaves(near, n)).norm(dim=1).mean() for n in (0, 4)]
+    assert moved[1] > 10 * moved[0]
 
 
 def test_the_digest_is_flat_numbers():
@@ -129,23 +155,19 @@ def test_the_digest_is_flat_numbers():
 
 
 @pytest.mark.parametrize("map_shape", [None, (3, 4, 4)])
-def test_what_a_readout_remembers_is_never_stale(map_shape):
-    """Reading the same goal again may be cheap, but must see other slots and other weights."""
+def test_what_was_read_last_is_never_stale(map_shape):
+    """Reading the same goal again may be cheap, but must see other states and other weights."""
     torch.manual_seed(0)
-    readout = Readout(48, 2, map_shape)
+    readout = LastRead(Readout(48, 2, map_shape, 11))
     state = State(torch.randn(2, 48), torch.zeros(2, 2))
+    assert readout(state).requires_grad
     with torch.no_grad():
         first = readout(state)
-        assert torch.equal(readout(state), first)
-        assert torch.equal(readout(State(state.latent, torch.ones(2, 2)))[:, -2:], torch.ones(2, 2))
-        assert torch.allclose(readout(State(state.latent.clone(), state.slots)), first)
+        assert readout(state) is first
+        assert not torch.allclose(readout(State(state.latent, torch.ones(2, 2))), first)
+        assert torch.equal(readout(State(state.latent.clone(), state.slots)), first)
         for parameter in readout.parameters():
             before = readout(state)
             parameter.add_(1.0)
             assert not torch.allclose(readout(state), before)
-    if map_shape is not None:
-        out = readout(state)
-        assert out.requires_grad, "a reading without gradients must not be handed to one with"
-        with torch.no_grad():
-            readout(state)
-        assert readout(state).requires_grad
+    assert readout(state).requires_grad, "a reading without gradients must not be handed to one with"
