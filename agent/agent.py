@@ -67,6 +67,8 @@ class Agent:
         self._goal: State | None = None
         self._plan: Plan | None = None
         self._left: Tensor | None = None
+        self._expected: tuple[int, State] | None = None
+        """The moment for which the last plan imagined a state, and that state."""
         self._time = self._episode = self._since_plan = 0
 
     @staticmethod
@@ -137,7 +139,7 @@ class Agent:
         self.task = Task(observation, weights or {})
         with torch.no_grad():
             self._goal = None if observation is None else self.perception.encode(observation)
-        self._plan = self._left = None
+        self._plan = self._left = self._expected = None
         self._time = 0
         self._episode += 1
 
@@ -153,12 +155,17 @@ class Agent:
 
         # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
         state = self.perception.encode(percept)
+        surprise = None
+        if self._expected is not None and self._expected[0] == self._time:
+            surprise = self.world_model.surprise(self._expected[1], state)
         digests = self.digests()
         directive = self.configurator.configure(self.task, self._goal, digests)
         here = self.cost.here(state, directive)
         steps += ["perceive", "configure", "evaluate state"]
 
-        thought = Thought((), directive.mode, state, directive, here, torch.empty(0), True, 0.0, digests=digests)
+        thought = Thought(
+            (), directive.mode, state, directive, here, torch.empty(0), True, 0.0, surprise, digests=digests
+        )
         if directive.mode == 1:
             # Mode-1: the policy answers at once.
             action = self.actor.act(state, directive)
@@ -168,6 +175,7 @@ class Agent:
                 # 2 to 5. Proposal, simulation, evaluation, planning.
                 plan, imagined, extra = self.plan(state, directive, self._left, steps)
                 self._plan, self._left, self._since_plan = plan, plan.actions.flatten(1, 2), 0
+                self._expected = self._time + self.world_model.block, imagined[:, 0]
                 thought = thought.but(plan=plan, imagined=imagined, **extra)
             else:
                 thought = thought.but(plan=self._plan, replanned=False)
@@ -186,7 +194,7 @@ class Agent:
         steps += ["store"]
 
         milliseconds = (time.perf_counter() - began) * 1e3
-        thought = thought.but(steps=tuple(steps), action=action, milliseconds=milliseconds)
+        thought = thought.but(steps=tuple(steps), action=action, milliseconds=milliseconds, digests=digests)
         out = action.cpu().numpy().copy()  # the caller's own: the plan goes on with ours
         return (out[0] if single else out), thought
 

@@ -21,19 +21,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from agent.console import warn
-from agent.errors import DamagedFile, UserError, nearest
+from agent.errors import DamagedFile, UserError
 from agent.files import disk_errors, remove, sync_folder, write_durable, write_synced
 
 FORMAT = 1
 KEEP = 2
 TENSORS, META, MANIFEST = "tensors.safetensors", "meta.json", "manifest.json"
-Generators = Mapping[str, torch.Generator | np.random.Generator]
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
@@ -129,42 +126,6 @@ def load_checkpoint(
         return load_checkpoint(folder, step, tell)
     listing = "\n".join(f"  step {number}: {why}" for number, why in damage.items())
     raise DamagedFile(f"no good checkpoint in {folder}:\n{listing}\nRestore one from a copy, or delete the folder.")
-
-
-def pack_generators(generators: Generators) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The exact states of random generators, as (tensors, meta) to be merged into a checkpoint's own.
-
-    Torch generators become uint8 tensors named `generator.<name>`; numpy ones go to meta["generators"], whose integers
-    have up to 128 bits. A numpy generator's count of spawned children is not part of its state: spawn before training.
-    """
-    tensors: dict[str, Tensor] = {}
-    states: dict[str, Any] = {}
-    for name, generator in generators.items():
-        if isinstance(generator, torch.Generator):
-            tensors[f"generator.{name}"] = generator.get_state()
-        else:
-            states[name] = _arrays_to_json(generator.bit_generator.state)
-    return tensors, {"generators": states}
-
-
-def restore_generators(generators: Generators, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Put `generators` into the states that pack_generators took, found among a checkpoint's tensors and meta.
-
-    Raises:
-        UserError: the checkpoint has no state for one of them, or one of another kind.
-    """
-    states = meta.get("generators", {})
-    known = [*states, *(key.removeprefix("generator.") for key in tensors if key.startswith("generator."))]
-    for name, generator in generators.items():
-        try:
-            if isinstance(generator, torch.Generator):
-                generator.set_state(tensors[f"generator.{name}"])
-            else:
-                generator.bit_generator.state = _json_to_arrays(states[name])
-        except KeyError:
-            raise UserError(f"the checkpoint has no random generator '{name}'{nearest(name, known)}.") from None
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"the checkpoint's random generator '{name}' is of another kind: {error}") from error
 
 
 def encode_manifest(step: int, files: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -268,22 +229,6 @@ def _encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
         flat[name] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
     return safetensors.torch.save(flat)
-
-
-def _arrays_to_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _arrays_to_json(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return {"dtype": value.dtype.name, "values": value.tolist()}
-    return int(value) if isinstance(value, np.integer) else value
-
-
-def _json_to_arrays(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if set(value) == {"dtype", "values"}:
-        return np.array(value["values"], dtype=value["dtype"])
-    return {key: _json_to_arrays(item) for key, item in value.items()}
 
 
 def _digest(data: bytes) -> str:

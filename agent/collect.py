@@ -276,30 +276,32 @@ def collect_gymnasium(
     streams: list[tuple[list, list]] = [([_one(observation, i)], []) for i in range(n)]
     finished: list[tuple[list, list]] = []
     done = np.zeros(n, bool)
-    chunk = explore(rng)
+    chunk, within = explore(rng), np.zeros(n, np.int64)  # every world is somewhere in a block of its own
     for step in range(100 * config.episodes * length):
-        if step and step % block == 0:
-            chunk = explore(rng)
-        action = chunk[:, step % block]
+        if step and (within == 0).any():
+            chunk = np.where((within == 0)[:, None, None], explore(rng), chunk)
+        action = chunk[np.arange(n), within]
         resets = done & (mode == modes.NEXT_STEP)  # this step ignores their action and only resets them
         if mode == modes.DISABLED and done.any():
             observation, _ = envs.reset(options={"reset_mask": done})
             for i in np.flatnonzero(done).tolist():
-                streams[i] = ([_one(observation, i)], [])
+                streams[i], within[i] = ([_one(observation, i)], []), 0
+                action[i] = chunk[i, 0]
         observation, _, terminated, truncated, info = envs.step(action)
         done = (terminated | truncated) & ~resets
         for i in range(n):
             if resets[i]:
-                streams[i] = ([_one(observation, i)], [])
+                streams[i], within[i] = ([_one(observation, i)], []), 0
                 continue
             frames, actions = streams[i]
             ended_within = done[i] and mode == modes.SAME_STEP  # the observation is already the next episode's
             frames.append(_one(info["final_obs"][i]) if ended_within else _one(observation, i))
             actions.append(action[i])
+            within[i] = (within[i] + 1) % block
             if len(actions) == length:
                 finished.append((frames[::block], actions))
             if len(actions) == length or done[i]:
-                streams[i] = ([_one(observation, i)], [])
+                streams[i], within[i] = ([_one(observation, i)], []), 0
         if len(finished) >= config.episodes:
             break
     else:

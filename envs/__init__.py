@@ -20,12 +20,15 @@ SIMULATORS = {
 """Every world of this project, by Gymnasium id; `register` adds to it."""
 
 
-def _vector(simulator: Any, num_envs: int = 1, max_steps: int = 200, **options: Any) -> VectorWorld:
+def _vector(simulator: Any, num_envs: int = 1, max_steps: int | None = None, **options: Any) -> VectorWorld:
     return VectorWorld(simulator(**options), num_envs, max_steps)
 
 
-def register(env_id: str, simulator: Any, max_steps: int = 200) -> None:
-    """Make a Simulator class known, to Gymnasium under env_id (single and vectorised) and to the commands."""
+def register(env_id: str, simulator: Any, max_steps: int | None = None) -> None:
+    """Make a Simulator class known, to Gymnasium under env_id (single and vectorised) and to the commands.
+
+    Episodes end after max_steps actions; without it after the simulator's own `max_steps`, else after 200.
+    """
     SIMULATORS[env_id] = simulator
     gym.register(
         env_id,

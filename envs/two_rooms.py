@@ -158,6 +158,11 @@ class TwoRooms:
                 f"no layout has its wall at x and its door at y = {states[wrong][0, 2:]}: "
                 f"whole numbers from {low} to {high} are expected"
             )
+        outside = ((states[:, :2] < LOW) | (states[:, :2] > HIGH)).any(1)
+        if outside.any():
+            raise ValueError(
+                f"no dot can be at {states[outside][0, :2]}: x and y from {LOW:g} to {HIGH:g} are expected"
+            )
         pixels = np.empty((n, 2, SIZE, SIZE), np.uint8)
         pixels[:, 0] = 0
         pixels[:, 1] = self._walls[layout[:, 0] - WALL_X[0], layout[:, 1] - DOOR_Y[0]]

@@ -46,11 +46,15 @@ class World(gym.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(
-        self, simulator: Callable[..., Simulator], max_steps: int = 200, render_mode: str | None = None, **options: Any
+        self,
+        simulator: Callable[..., Simulator],
+        max_steps: int | None = None,
+        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        """simulator is called with options; an episode is truncated after max_steps primitive actions."""
+        """simulator is called with options; an episode is truncated after max_steps actions, or as many as it says."""
         self.simulator = simulator(**options)
-        self.max_steps, self.render_mode = max_steps, render_mode
+        self.max_steps, self.render_mode = _max_steps(self.simulator, max_steps), render_mode
         self.observation_space, self.action_space = observation_space(self.simulator), action_space(self.simulator)
         self._state: Array | None = None
         self._goal: Array | None = None
@@ -126,9 +130,9 @@ class VectorWorld(VectorEnv):
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
 
-    def __init__(self, simulator: Simulator, num_envs: int, max_steps: int = 200) -> None:
-        """N = num_envs copies of one simulator."""
-        self.simulator, self.num_envs, self.max_steps = simulator, num_envs, max_steps
+    def __init__(self, simulator: Simulator, num_envs: int, max_steps: int | None = None) -> None:
+        """N = num_envs copies of one simulator; truncated after max_steps actions, or as many as it says."""
+        self.simulator, self.num_envs, self.max_steps = simulator, num_envs, _max_steps(simulator, max_steps)
         self.single_observation_space, self.single_action_space = observation_space(simulator), action_space(simulator)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -204,6 +208,10 @@ class VectorWorld(VectorEnv):
         self._states, self._goals = state["physics"].copy(), state["goal"].copy()
         self._elapsed, self._done = state["elapsed"].copy(), state["done"].copy()
         self.np_random.bit_generator.state = state["rng"]
+
+
+def _max_steps(simulator: Simulator, asked: int | None) -> int:
+    return getattr(simulator, "max_steps", 200) if asked is None else asked
 
 
 def _checked(given: Array | None, default: Array) -> Array:

@@ -175,6 +175,8 @@ class Thought:
     replanned: bool
     """False when the action is the next one of an earlier plan."""
     milliseconds: float
+    surprise: Tensor | None = None
+    """(E,) how far s[0] is from what the last plan imagined for this moment; None where it imagined nothing."""
     plan: Plan | None = None
     proposal_energy: Tensor | None = None
     """(E,) energy of the first proposal, before any improvement."""

@@ -64,6 +64,7 @@ def test_the_steps_are_really_taken_in_that_order(monkeypatch):
     for owner, name, label in (
         (agent.perception, "encode", "perceive"),
         (agent.configurator, "configure", "configure"),
+        (agent.cost, "here", "evaluate state"),
         (agent.cost, "path", "cost"),
         (agent.actor, "propose", "propose"),
         (agent.world_model, "rollout", "simulate"),
@@ -75,7 +76,7 @@ def test_the_steps_are_really_taken_in_that_order(monkeypatch):
     agent.act(seen[0])
     search = ["simulate", "cost"]
     chosen = ["simulate", "cost"]
-    assert calls == ["perceive", "perceive", "configure", "cost", "propose", *search * 2, *chosen, "store"]
+    assert calls == ["perceive", "perceive", "configure", "evaluate state", "propose", *search * 2, *chosen, "store"]
 
 
 def test_mode_1_answers_without_search():
@@ -365,3 +366,25 @@ def test_devices_that_do_not_exist_are_refused():
     for name in ("cuda:77", "gpu"):
         with pytest.raises(UserError, match=f"{name}.*--device"):
             pick_device(name)
+
+
+@pytest.mark.parametrize("make", [tiny, tiny_maze])
+def test_surprise_compares_what_came_with_what_was_imagined_for_that_moment(make):
+    agent, simulator = born(settings(make(), iterations=1, replan_every=4))
+    ready(agent)
+    block = agent.world_model.block
+    agent.pursue(scene(simulator, 2)[1])
+    states, rng, thoughts = simulator.reset(np.random.default_rng(3), 2), np.random.default_rng(4), []
+    for _ in range(2 * block + 1):
+        action, thought = agent.act(as_observation(simulator.observe(states)))
+        thoughts.append(thought)
+        states = simulator.step(states, action, rng)
+    assert [t.surprise is not None for t in thoughts] == [i in (block, 2 * block) for i in range(2 * block + 1)]
+    imagined, seen = thoughts[0].imagined[:, 0], thoughts[block].state
+    expected = (imagined.latent - seen.latent).square().mean(1)
+    if seen.slots.shape[1]:
+        expected = expected + (imagined.slots - seen.slots).square().mean(1)
+    assert torch.allclose(thoughts[block].surprise, expected)
+    assert thoughts[block].digests["world_model"]["surprise"] == pytest.approx(expected.mean().item())
+    agent.pursue(scene(simulator, 2)[1])
+    assert agent.act(as_observation(simulator.observe(states)))[1].surprise is None, "another episode"

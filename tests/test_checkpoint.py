@@ -2,14 +2,12 @@
 
 import errno
 import hashlib
-import json
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,8 +16,6 @@ from agent.checkpoint import (
     checkpoint_steps,
     encode_manifest,
     load_checkpoint,
-    pack_generators,
-    restore_generators,
     save_checkpoint,
 )
 from agent.errors import DamagedFile, UserError
@@ -427,43 +423,3 @@ def test_kill_9_at_any_moment_leaves_a_good_checkpoint(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "damaged" not in result.stdout, result.stdout
     assert ".tmp" not in result.stdout and ".old" not in result.stdout, result.stdout
-
-
-def generators() -> dict:
-    bits = [np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64]
-    return {
-        "torch": torch.Generator().manual_seed(3),
-        **{kind.__name__: np.random.Generator(kind(7)) for kind in bits},
-    }
-
-
-def draw(made: dict) -> list:
-    """Several kinds of draws; the odd count of 32-bit ones leaves half a word buffered inside numpy's generators."""
-    drawn: list = []
-    for generator in made.values():
-        if isinstance(generator, torch.Generator):
-            drawn += torch.randn(5, generator=generator).tolist() + torch.randperm(9, generator=generator).tolist()
-        else:
-            drawn += [generator.integers(0, 100, dtype=np.uint32).item(), *generator.normal(size=3).tolist()]
-    return drawn
-
-
-def test_generators_continue_exactly(tmp_path):
-    made = generators()
-    draw(made)
-    tensors, meta = pack_generators(made)
-    save_checkpoint(tmp_path, 1, tensors, meta)
-    expected = draw(made) + draw(made)
-    loaded, loaded_meta, _ = load_checkpoint(tmp_path, tell=silent)
-    json.dumps(meta)
-    fresh = generators()
-    restore_generators(fresh, loaded, loaded_meta)
-    assert draw(fresh) + draw(fresh) == expected
-
-
-def test_generators_that_do_not_fit_are_named():
-    tensors, meta = pack_generators({"planner": torch.Generator(), "memory": np.random.default_rng(0)})
-    with pytest.raises(UserError, match=r"'planer' \(did you mean 'planner'\?\)"):
-        restore_generators({"planer": torch.Generator()}, tensors, meta)
-    with pytest.raises(UserError, match="'memory' is of another kind"):
-        restore_generators({"memory": np.random.Generator(np.random.MT19937(0))}, tensors, meta)

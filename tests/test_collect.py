@@ -62,9 +62,11 @@ def counters(
     )
 
 
-def gathered(envs: gym.vector.VectorEnv, episodes: int = 40, length: int = 3, block: int = 4, seed: int = 0) -> Dataset:
+def gathered(
+    envs: gym.vector.VectorEnv, episodes: int = 40, length: int = 3, block: int = 4, seed: int = 0, held: float = 0.6
+) -> Dataset:
     try:
-        config = Config(episodes=episodes, length=length)
+        config = Config(episodes=episodes, length=length, held=held)
         return collect_gymnasium(config, envs, block, np.random.default_rng(seed), SPACE)
     finally:
         envs.close()
@@ -103,6 +105,14 @@ def test_no_piece_crosses_a_reset(mode: AutoresetMode, lengths: list[int]):
 @pytest.mark.parametrize(("length", "block"), [(5, 1), (1, 7), (2, 3)])
 def test_any_length_and_block(mode: AutoresetMode, length: int, block: int):
     check_pieces(gathered(counters(mode, [11, 8, 9]), 30, length, block), length, block)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_actions_are_held_for_the_blocks_that_are_kept(mode: AutoresetMode):
+    """Episodes end in the middle of a block; the blocks of the next one begin with it."""
+    data = gathered(counters(mode, [17, 30, 14]), held=1.0)
+    assert torch.equal(data.actions, data.actions[:, :, :1].expand_as(data.actions))
+    assert len(torch.unique(data.actions[:, :, 0].flatten(0, 1), dim=0)) > 100
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))

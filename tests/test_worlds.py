@@ -360,3 +360,17 @@ def test_a_world_of_ones_own_is_registered_in_one_line():
         assert isinstance(many, VectorWorld) and many.max_steps == 9
     finally:
         gym.registry.pop("Mine-v0", None)
+
+
+@pytest.mark.parametrize(("options", "steps"), [({"layout": "u"}, 150), ({"layout": "medium"}, 250)])
+def test_an_episode_is_as_long_as_the_layout_asks(options: dict, steps: int):
+    assert gym.make("PointMaze-v0", **options).unwrapped.max_steps == steps
+    many = gym.make_vec("PointMaze-v0", 2, vectorization_mode="vector_entry_point", **options)
+    assert isinstance(many, VectorWorld) and many.max_steps == steps
+
+
+@pytest.mark.parametrize("position", [(3.9, 30.0), (30.0, 60.1)])
+def test_a_dot_outside_the_borders_is_refused(position: tuple[float, float]):
+    env = gym.make("TwoRooms-v0")
+    with pytest.raises(ValueError, match="from 4 to 60"):
+        env.reset(options={"state": np.array([*position, 32.0, 18.0])})
