@@ -62,9 +62,9 @@ class Config:
     """Peak rate of the policy."""
     plan_episodes: int = 4000
     """Mode-2 plans from which the policy is distilled."""
-    decoder_steps: int = 400
+    decoder_steps: int = 800
     """Updates of the decoder."""
-    decoder_rate: float = 2e-3
+    decoder_rate: float = 4e-3
     """Peak rate of the decoder."""
     checkpoint_seconds: float = 60.0
     """Time between checkpoints; does not change the result."""

@@ -48,7 +48,7 @@ class Policy(nn.Module):
     def forward(self, state: State, goal: State) -> Tensor:
         """States (B, ...), goals (B, ...) -> actions (B, A) in the world's units, inside the action space."""
         x = self.net(self.state(state) + self.goal(goal))
-        return self.actions.clip(self.offset + self.scale * x)
+        return self.actions.clip(torch.addcmul(self.offset, self.scale, x))
 
 
 class Actor(nn.Module):

@@ -86,8 +86,9 @@ def decoder_loss(decoder: Decoder, state: State, observation: Observation) -> Te
     loss = state.latent.new_zeros(())
     if pixels is not None and observation.pixels is not None:
         truth = observation.pixels.to(pixels.dtype) / 255
-        # Sparse bright things weigh as much as the background, or the dot would never be painted.
-        weight = 1 + 20 * truth
+        # Sparse bright things weigh as much as the background, or the dot would never be painted; so does what is
+        # beside them, or it would be painted with a halo.
+        weight = 1 + 20 * nn.functional.max_pool2d(truth, 5, stride=1, padding=2)
         loss = loss + nn.functional.binary_cross_entropy_with_logits(pixels, truth, weight)
     if sensors is not None and observation.sensors is not None:
         loss = loss + (sensors - observation.sensors).square().mean()

@@ -203,13 +203,14 @@ class LastRead(nn.Module):
     def __init__(self, reader: nn.Module) -> None:
         super().__init__()
         self.reader = reader
+        self._weights = tuple(reader.parameters())
         self._last: tuple[State, int, Tensor] | None = None
 
     def forward(self, state: State) -> Tensor:
         """As the reader's."""
         if torch.is_grad_enabled():
             return self.reader(state)
-        version = sum(p._version for p in self.reader.parameters())
+        version = sum(w._version for w in self._weights)
         if self._last is None or self._last[0] is not state or self._last[1] != version:
             self._last = state, version, self.reader(state)
         return self._last[2]
