@@ -1,4 +1,4 @@
-"""The command line: train | evaluate | imagine | check. It parses, calls agent/, and turns errors into messages."""
+"""The command line: it parses, calls agent/, and turns errors into messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 # Spinning OpenMP threads make two of them slower than one on a busy machine; this must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
-os.environ.setdefault("MUJOCO_GL", "egl" if "DISPLAY" not in os.environ else "glfw")
+if sys.platform == "linux" and "DISPLAY" not in os.environ:
+    os.environ.setdefault("MUJOCO_GL", "egl")
 
 USAGE = """usage: run_agent.py COMMAND ...
 
@@ -17,6 +18,7 @@ USAGE = """usage: run_agent.py COMMAND ...
   evaluate RUN       success on tasks never seen             --tasks N --planner cem|mppi|gradient --mode 1|2
                                                              --dynamics learned|oracle
   imagine RUN        pictures of what the agent imagines
+  ablate [PRESET]    what is a part worth?                  --without critic memory ... --vary FIELD=A,B --seeds N
   check ENV_ID       can this world be learned from?
 
 Every command takes --help, and --json: the last line on standard output is then one JSON object.
@@ -42,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train": commands.train,
         "evaluate": commands.evaluate,
         "imagine": commands.imagine,
+        "ablate": commands.ablate,
         "check": commands.check,
     }
     if command not in known:

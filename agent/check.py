@@ -202,7 +202,7 @@ def _states(world: World, seed: int) -> Iterator[Finding]:
 def _tasks(world: World, seed: int) -> Iterator[Finding]:
     """Tasks begin unsolved and can be solved; how fast the batched form is."""
     simulator, rng = world.simulator, np.random.default_rng(seed)
-    tasks, budget = simulator.sample_tasks(rng, TASKS), getattr(simulator, "max_steps", world.max_steps)
+    tasks, budget = simulator.sample_tasks(rng, TASKS), world.max_steps
     solved = int(simulator.success(tasks.start, tasks.goal).sum())
     if solved:
         advice = "let sample_tasks keep goals farther from their starts than success_radius"

@@ -84,11 +84,16 @@ def train_run(config: Config, folder: Path, command_line: list[str], stop_at: in
             "env_steps": steps,
             "train_wall_seconds": round(learner.seconds["wall"] + seconds[0], 2),
             "train_cpu_seconds": round(learner.seconds["cpu"] + seconds[1], 2),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "peak_memory_mb": round(_peak_bytes() / 2**20, 1),
             "parameters": sum(p.numel() for m in agent.modules().values() for p in m.parameters()),
         }
         run.write_json("summary.json", summary)
     return summary
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes on Linux
 
 
 def setup(config: Config) -> None:
@@ -199,6 +204,67 @@ def imagine(arguments: list[str], command_line: list[str]) -> int:
         tell(f"  {args.run / name}")
     _finish(result, as_json)
     return 0
+
+
+@dataclass(frozen=True)
+class AblateArguments:
+    """What is a part worth? The same agent without it, or with another setting, on common seeds and the same tasks."""
+
+    preset: Annotated[str, tyro.conf.Positional] = "two_rooms"
+    """The full agent."""
+    without: tuple[str, ...] = ()
+    """Parts to leave out, one variant each; an unknown name lists the known ones."""
+    against: tuple[str, ...] = ()
+    """Other presets of the same world."""
+    vary: tuple[str, ...] = ()
+    """Fields and values, one variant per value: configurator.samples=16,32,64."""
+    seeds: int = 5
+    """Training seeds, from 0."""
+    tasks: int = 200
+    """Tasks per cell, the first of the frozen list."""
+    out: Path | None = None
+    """Folder of the comparison; runs/ablate_PRESET by default."""
+
+
+def ablate(arguments: list[str], command_line: list[str]) -> int:
+    """run_agent.py ablate PRESET."""
+    from agent import ablate as ablation
+
+    arguments, as_json = _json_flag(arguments)
+    args = _parse(AblateArguments, arguments, "run_agent.py ablate", AblateArguments.__doc__ or "")
+    for name in ("seeds", "tasks"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    variants = ablation.variants(args.preset, args.without, args.against, args.vary)
+    simulator_of(variants[ablation.FULL])  # a world without tasks is found out before training for hours
+    out = args.out or Path(f"runs/ablate_{args.preset}")
+    comparison = ablation.compare(variants, args.seeds, args.tasks, out, train_run, command_line)
+    rows = comparison["variants"]
+    table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [_ablation_row(row) for row in rows])
+    tell(f"  {out / 'comparison.json'}\n  {out / 'comparison.png'}")
+    _finish(comparison, as_json)
+    return 1 if any(row["failed"] for row in rows) else 0
+
+
+def _ablation_row(row: dict[str, Any]) -> dict[str, str]:
+    def interval(estimate: dict[str, float] | None) -> str:
+        if estimate is None:
+            return ""
+        value, low, high = (100 * estimate[k] for k in ("value", "low", "high"))
+        return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+    failed = "; ".join(f"seed {seed}: {error}" for seed, error in row["failed"].items())
+    better = row.get("probability_of_improvement")
+    return {
+        "variant": row["variant"],
+        "success %": interval(row.get("iqm")) or "failed",
+        "difference": interval(row.get("difference")),
+        "P(better)": "" if better is None else f"{better:.2f}",
+        "ms per decision": f"{row['plan_ms']:.1f}" if "plan_ms" in row else "",
+        "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
+        "weights": "of full" if row["shares_weights_with_full"] else "own",
+        "failed": failed,
+    }
 
 
 def check(arguments: list[str], command_line: list[str]) -> int:

@@ -280,6 +280,26 @@ def curves(numbers: Mapping[str, Any], reach: float) -> Picture:
     return _drawn(figure)
 
 
+def comparison(rows: Sequence[Mapping[str, Any]]) -> Picture:
+    """Success of every variant with its interval, from what ablate.summarise gives; failed variants are named."""
+    figure = Figure(figsize=(9, 1.4 + 0.42 * len(rows)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        if "iqm" not in row:
+            axes.text(50, place, "failed", ha="center", va="center", color="#a00000")
+            continue
+        value, low, high = (100 * row["iqm"][k] for k in ("value", "low", "high"))
+        colour = "#1b4f8a" if place else "black"
+        axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        axes.plot(value, place, "o", color=colour)
+    seeds = max(row["n_seeds"] for row in rows)
+    axes.set(xlim=(-2, 102), ylim=(len(rows) - 0.5, -0.5), xlabel=f"success in %, {seeds} seeds; bands: 95 %")
+    axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return _drawn(figure)
+
+
 def _unit(colour: tuple[int, int, int]) -> tuple[float, float, float]:
     return colour[0] / 255, colour[1] / 255, colour[2] / 255
 

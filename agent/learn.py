@@ -127,7 +127,8 @@ class Learner:
                 phases.remember(self.agent, self.data, self.config.learn.critic_records)
             phase = build(self.agent, self.data, self.config)
             self._run_phase(index, phase, within, optimiser_state, total, progress, stop_at)
-            total += phase.steps
+            del phase  # and all that it holds, before the next one is built
+            total += steps
             within, optimiser_state = 0, {}
             if stop_at is not None and total >= stop_at:
                 return

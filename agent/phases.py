@@ -151,12 +151,16 @@ def critic(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
     records = agent.memory.records()
     table = Scenes(data, records)
     state = records.state
-    # Kept in half precision: they are only ever compared through the critic.
+    # Kept in half precision: they are only ever compared through the critic. One buffer, filled piece by piece.
     with torch.no_grad():
-        pieces = zip(state.latent.split(256), state.slots.split(256), strict=True)
-        parts = [futures(agent, State(*piece), learn.critic_far) for piece in pieces]
-        imagined = State.cat([part.map(Tensor.bfloat16) for part, _ in parts])
-        blocks = torch.cat([parts[0][1], torch.ones(1, device=agent.device)])  # the perceived one comes last
+        size = records.time.shape[0]
+        blocks = futures(agent, state[:1], learn.critic_far)[1]
+        imagined = state.map(lambda x: x.new_empty(size, len(blocks), x.shape[-1], dtype=torch.bfloat16))
+        for first in range(0, size, 256):
+            piece = slice(first, first + 256)
+            ahead = futures(agent, state[piece], learn.critic_far)[0]
+            imagined.latent[piece], imagined.slots[piece] = ahead.latent.bfloat16(), ahead.slots.bfloat16()
+        blocks = torch.cat([blocks, blocks.new_ones(1)])  # the perceived one comes last
     following = next_record(records, agent.world_model.block)
     scenes, rows, goals = learn.critic_scenes, 8, 16
 

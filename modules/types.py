@@ -176,7 +176,7 @@ class Thought:
     """False when the action is the next one of an earlier plan."""
     milliseconds: float
     surprise: Tensor | None = None
-    """(E,) how far s[0] is from what the last plan imagined for this moment; None where it imagined nothing."""
+    """(E,) how far s[0] is from the first state that the plan under way imagined; None at any other moment than its."""
     plan: Plan | None = None
     proposal_energy: Tensor | None = None
     """(E,) energy of the first proposal, before any improvement."""
@@ -185,9 +185,7 @@ class Thought:
     plan_cost: PathCost | None = None
     """Cost of the chosen plan, leading axes (E,)."""
     candidates: Plan | None = None
-    """Rejected alternatives of the last iteration: actions (E, M, H, K, A), energy (E, M), best first."""
-    candidate_states: State | None = None
-    """(E, M, H, ...) states imagined under the alternatives."""
+    """The candidates of the last iteration: actions (E, N, H, K, A), energy (E, N), in the order of the search."""
     digests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """What every module said of itself to the configurator."""
 
