@@ -264,7 +264,9 @@ class Agent:
             ("sensors", sensed.sensors, (len(senses.sensor_low),) if senses.sensor_low else ()),
         ):
             if shape and (x is None or tuple(x.shape[-len(shape) :]) != shape or x.dim() > len(shape) + 1):
-                got = "none" if x is None else tuple(x.shape)
+                other = sensed.pixels if sensed.sensors is None else sensed.sensors
+                given = x if x is not None or other is None else other
+                got = "none" if given is None else f"{tuple(given.shape)} of {str(given.dtype).removeprefix('torch.')}"
                 raise ValueError(
                     f"this agent perceives {name} of shape {shape} (or a batch of them), and was given {got}"
                 )

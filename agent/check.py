@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -43,8 +43,8 @@ class CheckArguments:
 
     env: Annotated[str, tyro.conf.Positional]
     """World: an id that Gymnasium knows, or module:Id-v0 where importing the module registers it."""
-    env_options: dict[str, str] = field(default_factory=dict)
-    """Options of the world's constructor, as name value pairs: layout medium."""
+    env_options: tuple[str, ...] = ()
+    """Options of the world's constructor: layout=medium pixels=true."""
     steps: int = 400
     """Primitive actions of exploration."""
     seed: int = 0

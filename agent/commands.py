@@ -47,7 +47,8 @@ def train(arguments: list[str], command_line: list[str]) -> int:
     folder = Path(out or f"runs/{preset}__seed{config.seed}")
     summary = train_run(config, folder, command_line)
     tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run is {folder}")
-    tell(f"  python run_agent.py evaluate {folder}\n  python run_agent.py imagine {folder}")
+    if config.env in collect.SIMULATORS:
+        tell(f"  python run_agent.py evaluate {folder}\n  python run_agent.py imagine {folder}")
     _finish(summary, as_json)
     return 0
 
@@ -75,7 +76,9 @@ def train_run(config: Config, folder: Path, command_line: list[str], stop_at: in
         learner.learn(progress, stop_at)
         if world.simulator is not None and stop_at is None:
             progress.start("pictures", 1)
+            drawing = (time.monotonic(), time.process_time())
             imagination.to_tensorboard(agent, config, world.simulator, run, learner.total_steps)
+            seconds = (seconds[0] + time.monotonic() - drawing[0], seconds[1] + time.process_time() - drawing[1])
             progress.update(1)
         summary = {
             "run": str(folder),
@@ -143,6 +146,10 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     config, agent, run = load_run(args.run, args.device, args.threads)
+    if not 0 <= args.seed < 2**63:
+        raise UserError(f"--seed must be from 0 to 2^63 - 1, got {args.seed}")
+    if args.dynamics == "oracle" and (args.planner or config.configurator.planner) == "gradient":
+        raise UserError("--planner gradient needs dynamics with gradients, which a simulator has not: use cem or mppi")
     if args.mode == 1 and not bool(agent.actor.trained):
         raise UserError(f"{args.run} has no policy yet: train it to the end, or evaluate with --mode 2")
     simulator = simulator_of(config)
@@ -197,6 +204,8 @@ def imagine(arguments: list[str], command_line: list[str]) -> int:
     """run_agent.py imagine RUN."""
     arguments, as_json = _json_flag(arguments)
     args = _parse(ImagineArguments, arguments, "run_agent.py imagine", ImagineArguments.__doc__ or "")
+    if not 0 <= args.seed < 2**63:
+        raise UserError(f"--seed must be from 0 to 2^63 - 1, got {args.seed}")
     config, agent, run = load_run(args.run, args.device, 1)
     simulator = simulator_of(config)
     result = imagination.imagine(agent, config, simulator, run, args.episodes, args.horizon, args.seed)

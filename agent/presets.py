@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from agent import collect, learn
 from agent.errors import UserError
@@ -19,8 +21,8 @@ class Config:
 
     env: str = "TwoRooms-v0"
     """World: an id of this project, or module:Id-v0 of any Gymnasium environment."""
-    env_options: dict[str, str] = field(default_factory=dict)
-    """Options of the world's constructor, as name value pairs: layout medium."""
+    env_options: tuple[str, ...] = ()
+    """Options of the world's constructor: layout=medium pixels=true. None: --env-options with nothing after it."""
     max_steps: int = 60
     """Budget of an evaluation task, in primitive actions."""
     seed: int = 0
@@ -82,7 +84,7 @@ def point_maze() -> Config:
     """MuJoCo: a ball with momentum in a U maze, seen by position and velocity."""
     return Config(
         env="PointMaze-v0",
-        env_options={"layout": "u"},
+        env_options=("layout=u",),
         max_steps=150,
         collect=collect.Config(episodes=4000, length=24, per_scene=1),
         perception=perception.Config(latent="vector", size=64, hidden=256, octaves=4),
@@ -97,7 +99,7 @@ def point_maze_medium() -> Config:
     """The medium maze: twice as far."""
     return dataclasses.replace(
         point_maze(),
-        env_options={"layout": "medium"},
+        env_options=("layout=medium",),
         max_steps=250,
         configurator=configurator.Config(discount=0.97),
         learn=learn.Config(world_model_steps=5000, batch=256, critic_steps=6000, critic_far=4),
@@ -128,39 +130,69 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 
 def options_of(config: Config) -> dict[str, Any]:
-    """The world's options with numbers and truth values as such."""
+    """The world's options by name; numbers, lists, true and false as such. UserError for what has no name."""
     out: dict[str, Any] = {}
-    for name, text in config.env_options.items():
+    for option in config.env_options:
+        name, equals, text = option.partition("=")
+        if not name or not equals:
+            raise UserError(f"--env-options takes name=value, such as layout=medium, and was given {option!r}")
         try:
-            out[name] = json.loads(text)
+            out[name] = json.loads(text.lower() if text in ("True", "False") else text)
         except ValueError:
             out[name] = text
     return out
 
 
 def check(config: Config) -> None:
-    """UserError for numbers with which nothing can be learned."""
-    for name, value in _numbers(dataclasses.asdict(config)):
-        least = 0 if name.rsplit(".", 1)[-1] in MAY_BE_ZERO else 1
-        if value < least:
-            raise UserError(f"--{name.replace('_', '-')} must be {least} or more, got {value}")
-    if config.learn.batch < 2:
+    """UserError for settings with which nothing can be learned, before anything is."""
+    _check_numbers(config)
+    learn, block = config.learn, config.world_model.block
+    if config.configurator.discount >= 1:
+        raise UserError(f"--configurator.discount must be less than 1, got {config.configurator.discount}")
+    if config.seed >= 2**63:
+        raise UserError(f"--seed must be less than 2^63, got {config.seed}")
+    if learn.batch < 2:
         raise UserError("--learn.batch must be 2 or more: variance over a batch of one is undefined")
-    if not 2 <= config.learn.window <= config.collect.length + 1:
+    if config.planner.hold is not None and block % config.planner.hold:
+        raise UserError(f"--planner.hold {config.planner.hold} must divide the {block} actions of --world-model.block")
+    if not config.memory.capacity and (learn.policy_steps or (config.cost.critic and learn.critic_steps)):
         raise UserError(
-            f"--learn.window {config.learn.window} states must be from 2 to one more than the "
+            "with --memory.capacity 0 there is nothing that critic and policy could learn from: "
+            "add --learn.critic-steps 0 --learn.policy-steps 0"
+        )
+    if not 2 <= learn.window <= config.collect.length + 1:
+        raise UserError(
+            f"--learn.window {learn.window} states must be from 2 to one more than the "
             f"--collect.length {config.collect.length} blocks of an episode"
         )
 
 
+def _check_numbers(config: Config) -> None:
+    for name, value in _numbers(dataclasses.asdict(config)):
+        field, flag = name.rsplit(".", 1)[-1], f"--{name.replace('_', '-')}"
+        if isinstance(value, int) and not isinstance(value, bool):
+            least = 0 if field in MAY_BE_ZERO else 1
+            if value < least:
+                raise UserError(f"{flag} must be {least} or more, got {value}")
+        elif isinstance(value, float):
+            if not math.isfinite(value) or value < 0:
+                raise UserError(f"{flag} must be a number from 0, got {value}")
+            if value == 0 and field in NOT_ZERO:
+                raise UserError(f"{flag} must be more than 0")
+            if value > 1 and field in SHARES:
+                raise UserError(f"{flag} is a share from 0 to 1, got {value}")
+
+
 MAY_BE_ZERO = ("seed", "octaves", "critic_steps", "policy_steps", "decoder_steps", "capacity")
+NOT_ZERO = ("learning_rate", "critic_rate", "policy_rate", "decoder_rate", "critic_follow", "clip", "goal_scale")
+SHARES = ("held", "redraw", "critic_follow")
 
 
-def _numbers(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:
+def _numbers(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, item in value.items():
         if isinstance(item, dict):
             yield from _numbers(item, f"{prefix}{name}.")
-        elif isinstance(item, int) and not isinstance(item, bool):
+        elif isinstance(item, int | float):
             yield prefix + name, item
 
 
@@ -168,14 +200,38 @@ T = TypeVar("T")
 
 
 def from_dict(kind: type[T], values: dict[str, Any]) -> T:
-    """A configuration back from config.json. Unknown fields are an error; absent ones take their defaults."""
+    """A configuration back from config.json. Absent fields take their defaults.
+
+    Raises:
+        ValueError: a field that this version does not know, or a value of another type than the field's.
+    """
     hints = get_type_hints(kind)
     unknown = set(values) - set(hints)
     if unknown:
         raise ValueError(f"config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
-    return kind(
-        **{
-            k: from_dict(hints[k], v) if dataclasses.is_dataclass(hints[k]) and isinstance(v, dict) else v
-            for k, v in values.items()
-        }
-    )
+    return kind(**{name: _typed(hints[name], value, name) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    """A value from JSON as a field of type `hint` holds it."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return from_dict(hint, value)
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(get_args(hint)[0], item, name) for item in value)
+    if get_origin(hint) is tuple:
+        good = False
+    elif get_origin(hint) is Literal:
+        good = value in get_args(hint)
+    elif get_origin(hint) in (Union, UnionType):
+        good = any(_fits(option, value) for option in get_args(hint))
+    else:
+        good = _fits(hint, value)
+    if not good:
+        raise ValueError(f"config.json has {name} = {value!r}, where {getattr(hint, '__name__', hint)} is expected")
+    return value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -143,6 +144,7 @@ class Run:
             self._metrics = Metrics(self.folder, {}, self._tell)
             return None
         tensors, meta, step = load_checkpoint(self.folder / "checkpoints", None, self._tell)
+        self._check_config(meta)
         self._metrics = Metrics(self.folder, meta.pop("logs", {}), self._tell)
         return tensors, meta, step
 
@@ -168,14 +170,20 @@ class Run:
 
     def save_checkpoint(self, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
         """Save a checkpoint (see checkpoint.save_checkpoint) that also knows how far the logs had come."""
-        assert "logs" not in meta, "the key 'logs' of meta is reserved"
+        assert not {"logs", "config_sha256"} & set(meta), "these keys of meta are reserved"
         logs = self._logs()
         logs.flush(sync=True)
-        return save_checkpoint(self.folder / "checkpoints", step, tensors, {**meta, "logs": logs.lengths()})
+        return save_checkpoint(
+            self.folder / "checkpoints",
+            step,
+            tensors,
+            {**meta, "logs": logs.lengths(), "config_sha256": self._fingerprint()},
+        )
 
     def load_checkpoint(self, step: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any], int]:
         """Read a checkpoint (see checkpoint.load_checkpoint) and leave the run as it is."""
         tensors, meta, step = load_checkpoint(self.folder / "checkpoints", step, self._tell)
+        self._check_config(meta)
         meta.pop("logs", None)
         return tensors, meta, step
 
@@ -236,6 +244,17 @@ class Run:
         return path
 
     # Inside
+
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()
+
+    def _check_config(self, meta: dict[str, Any]) -> None:
+        trained = meta.pop("config_sha256", None)
+        if trained is not None and trained != self._fingerprint():
+            raise DamagedFile(
+                f"{self.folder / 'config.json'} has changed since the checkpoint was trained. Restore it from a copy; "
+                "to train with other settings, start a new run in another folder."
+            )
 
     def _logs(self) -> Metrics:
         assert self._metrics is not None, "call resume() before logging or saving; a run from open() cannot do either"

@@ -39,7 +39,7 @@ def tiny_maze(**changes) -> Config:
     config = dataclasses.replace(
         tiny(),
         env="PointMaze-v0",
-        env_options={"layout": "u"},
+        env_options=("layout=u",),
         perception=perception.Config(latent="vector", size=8, hidden=16),
         world_model=world_model.Config(predictor="mlp", hidden=16),
         cost=cost.Config(hidden=16, goal_scale=0.02),

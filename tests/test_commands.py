@@ -77,10 +77,10 @@ def test_a_mistake_is_named_in_one_message(call, tmp_path, monkeypatch, argument
         assert word.lower() in said.lower(), said
 
 
-@pytest.mark.parametrize("option", [("layout", "big"), ("lay", "u")])
+@pytest.mark.parametrize("option", ["layout=big", "lay=u", "layout"])
 def test_a_wrong_option_of_a_world_is_named(call, tmp_path, option):
-    code, out, err = call("train", "point_maze", "--env-options", *option, "--out", tmp_path / "x")
-    assert code == 2 and "Traceback" not in out + err and option[1 if option[0] == "layout" else 0] in out + err
+    code, out, err = call("train", "point_maze", "--env-options", option, "--out", tmp_path / "x")
+    assert code == 2 and "Traceback" not in out + err and {"layout=big": "big"}.get(option, "lay") in out + err
 
 
 def test_a_wrong_world_leaves_no_run_behind(call, tmp_path):
@@ -112,11 +112,19 @@ def test_impossible_evaluations_are_refused(call, trained_run, flag, number):
         ("--planner.elites", "-1"),
         ("--world-model.block", "0"),
         ("--perception.patch", "90"),
+        ("--learn.learning-rate", "-1"),
+        ("--configurator.discount", "1"),
+        ("--cost.goal-scale", "0"),
+        ("--collect.held", "2"),
+        ("--memory.capacity", "0"),
+        ("--planner.hold", "3"),
+        ("--seed", "99999999999999999999"),
     ],
 )
 def test_configurations_that_cannot_work_are_refused_without_a_traceback(call, tmp_path, flags):
     code, out, err = call("train", "debug", *flags, "--out", tmp_path / "run")
     assert code == 2 and "Traceback" not in out + err
+    assert not (tmp_path / "run").exists(), "else the corrected command would be refused there"
 
 
 def test_a_misspelt_run_is_told_the_nearest(call, run_folder):
@@ -218,8 +226,8 @@ def test_the_seconds_of_training_do_not_shrink_when_it_goes_on(tmp_path):
 
 
 def test_training_saves_its_environment_options(tmp_path, call, monkeypatch):
-    """`--env-options name value` reaches the world, with numbers and truth values as such."""
-    assert options_of(dataclasses.replace(debug(), env_options={"random_wall": "true", "n": "3", "l": "u"})) == {
+    """`--env-options name=value` reaches the world, with numbers and truth values as such."""
+    assert options_of(dataclasses.replace(debug(), env_options=("random_wall=True", "n=3", "l=u"))) == {
         "random_wall": True, "n": 3, "l": "u",
     }  # fmt: skip
 
@@ -255,6 +263,32 @@ def test_a_damaged_configuration_is_refused(call, run_folder, content):
     assert code == 2 and "config.json" in err and "Traceback" not in out + err
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_steps", "8"), ("env_options", None), ("seed", 0.5), ("cost", {"goal_scale": 0.9})]
+)
+def test_a_configuration_that_was_edited_after_training_is_refused(call, run_folder, field, value):
+    """Also where the new value is a possible one: another goal scale is another cost than the critic's."""
+    config = json.loads((run_folder / "config.json").read_text())
+    config[field] = {**config[field], **value} if isinstance(value, dict) else value
+    (run_folder / "config.json").write_text(json.dumps(config))
+    code, out, err = call("evaluate", run_folder, "--tasks", 2)
+    assert code == 2 and "config.json" in err and "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("evaluate", "--planner", "gradient", "--dynamics", "oracle"), "cem or mppi"),
+        (("evaluate", "--seed", "-1"), "--seed"),
+        (("imagine", "--seed", "-1"), "--seed"),
+    ],
+)
+def test_flags_that_cannot_work_are_refused(call, trained_run, arguments, word):
+    command, *flags = arguments
+    code, out, err = call(command, trained_run, *flags)
+    assert code == 2 and word in err and "Traceback" not in out + err
+
+
 def test_a_damaged_summary_costs_its_numbers_only(call, run_folder):
     (run_folder / "summary.json").write_text("{")
     code, out, err = call("evaluate", run_folder, "--tasks", 2, "--budget", 2, "--json")
@@ -278,6 +312,23 @@ def test_absent_fields_take_their_defaults_and_unknown_ones_are_refused():
         from_dict(Config, {"sede": 5})
     with pytest.raises(ValueError, match="bacth"):
         from_dict(Config, {"learn": {"bacth": 5}})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": "1"}, {"seed": True}, {"seed": 1.5}, {"env": 3}, {"env_options": {"l": "u"}}, {"env_options": [1]},
+        {"learn": {"clip": "x"}}, {"configurator": {"planner": "cek"}}, {"planner": {"hold": 1.5}}, {"cost": []},
+    ],
+)  # fmt: skip
+def test_values_of_another_type_are_refused(values):
+    with pytest.raises(ValueError, match=r"config\.json has"):
+        from_dict(Config, values)
+
+
+def test_whole_numbers_are_numbers_and_lists_become_tuples():
+    config = from_dict(Config, {"env_options": ["layout=u"], "learn": {"clip": 2}, "planner": {"hold": None}})
+    assert config.env_options == ("layout=u",) and config.learn.clip == 2 and config.planner.hold is None
 
 
 def test_setup_obeys_the_threads():

@@ -103,7 +103,7 @@ def test_there_is_something_to_run():
     """Else the tests below would pass on nothing."""
     readme = ROOT / "README.md"
     run = {shlex.split(line)[2] for line in commands(readme)}
-    assert run == {"train", "evaluate", "imagine", "check"} and len(blocks(readme, "python")) == 2
+    assert run == {"train", "evaluate", "imagine", "ablate", "check"} and len(blocks(readme, "python")) == 2
 
 
 @page
@@ -125,6 +125,9 @@ def test_commands_run(path: Path, workplace: Path, box: type):
         assert script in ("run_agent.py", "box_world.py"), line
         if arguments[0] == "evaluate":
             arguments += ["--tasks", "4"]
+        if arguments[0] == "ablate":
+            arguments[arguments.index("--seeds") + 1] = "1"
+            arguments += ["--tasks", "2"]
         assert run_agent.main(arguments) == 0, f"{path.name}: {line}"
 
 

@@ -86,7 +86,7 @@ def test_gymnasium_finds_nothing_to_complain_of(name: str):
 @pytest.mark.parametrize("which", [w for w in WORLDS if w not in ("pixels", "contact")])
 def test_our_own_check_finds_nothing_to_complain_of(which: str):
     env_id, options = WORLDS[which]
-    texts = {k: str(v).lower() for k, v in options.items()}
+    texts = tuple(f"{k}={v}" for k, v in options.items())
     findings = check(CheckArguments(env_id, env_options=texts))
     assert [f for f in findings if f.result != "ok"] == []
     assert {"exact states", "tasks", "actions matter", "determinism"} <= {f.check for f in findings}
