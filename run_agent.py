@@ -18,7 +18,7 @@ USAGE = """usage: run_agent.py COMMAND ...
   evaluate RUN       success on tasks never seen             --tasks N --planner cem|mppi|gradient --mode 1|2
                                                              --dynamics learned|oracle
   imagine RUN        pictures of what the agent imagines
-  ablate [PRESET]    what is a part worth?                  --without critic memory ... --vary FIELD=A,B --seeds N
+  ablate [PRESET]    what is a part worth?                   --without critic memory ... --vary FIELD=A,B --seeds N
   check ENV_ID       can this world be learned from?
 
 Every command takes --help, and --json: the last line on standard output is then one JSON object.
