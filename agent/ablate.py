@@ -80,12 +80,6 @@ ABLATIONS: dict[str, Change] = {
 }
 """What an agent can do without, by name."""
 
-ACTING = (
-    "goal_weight", "effort_weight", "contact_weight", "contact_floor", "critic_weight", "energy", "mode", "planner",
-    "horizon", "horizon_without_critic", "samples", "iterations", "replan_every", "warm_start",
-)  # fmt: skip
-"""Fields of the configurator that change no weights but those of the policy, which is then the full agent's."""
-
 
 def ablated(name: str, preset: Config) -> Config:
     """The preset without a part. UserError for a name that is not in ABLATIONS, and for a part that is not there."""
@@ -110,7 +104,7 @@ def varied(text: str, preset: Config) -> dict[str, Config]:
             parsed = value
         changed = setting(path, parsed)(preset)
         try:
-            from_dict(Config, json.loads(json.dumps(dataclasses.asdict(changed))))
+            changed = from_dict(Config, json.loads(json.dumps(dataclasses.asdict(changed))))
             check(changed)
         except (TypeError, ValueError) as error:
             raise UserError(f"--vary {path}={value}: {error}") from error
@@ -138,9 +132,13 @@ def variants(
 
 
 def trained_as(config: Config, full: Config) -> Config:
-    """The configuration whose training gives this one its weights."""
-    same = {name: getattr(full.configurator, name) for name in ACTING}
-    return dataclasses.replace(config, configurator=dataclasses.replace(config.configurator, **same))
+    """The configuration whose training gives this one its weights.
+
+    Of what the configurator says, only the discount is learned from (by the critic). The rest changes no weights but
+    the policy's, which is then the full agent's.
+    """
+    learned = dataclasses.replace(full.configurator, discount=config.configurator.discount)
+    return dataclasses.replace(config, configurator=learned)
 
 
 def digest(config: Config) -> str:
@@ -240,7 +238,7 @@ def compare(
             tell(f"cell {number} of {len(todo)}: {cell.name}, seed {cell.config.seed}")
             try:
                 held = compute(cell, out, train, command)
-            except (UserError, ValueError, RuntimeError, ArithmeticError) as error:
+            except Exception as error:  # whatever it is, the other cells go on
                 tell(f"  failed: {error}")
                 held = {**cell.asked, "run": cell.run, "error": f"{type(error).__name__}: {error}"}
             write_durable(out / cell.file, json.dumps(held).encode())

@@ -194,7 +194,7 @@ class Agent:
         steps += ["store"]
 
         milliseconds = (time.perf_counter() - began) * 1e3
-        thought = thought.but(steps=tuple(steps), action=action, milliseconds=milliseconds, digests=digests)
+        thought = thought.but(steps=tuple(steps), action=action, milliseconds=milliseconds)
         out = action.cpu().numpy().copy()  # the caller's own: the plan goes on with ours
         return (out[0] if single else out), thought
 

@@ -83,7 +83,6 @@ class Learner:
 
     def __init__(self, config: RunConfig, agent: Agent, data: Dataset, run: Run) -> None:
         self.config, self.agent, self.data, self.run = config, agent, data, run
-        self.device = agent.device
         self.seconds = {"wall": 0.0, "cpu": 0.0}
         self._clock = (time.monotonic(), time.process_time())
 

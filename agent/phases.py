@@ -58,8 +58,6 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
     """Prediction in representation space, kept from collapse by the objectives of the configuration."""
     learn, weights = config.learn, config.objectives
     model, encoder = agent.world_model, agent.perception
-    if data.length + 1 < learn.window:
-        raise ValueError(f"--learn.window {learn.window} needs episodes of {learn.window - 1} blocks or more")
     inverse = agent.inverse
     scale = model.action_scale
 

@@ -228,7 +228,7 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         good = _fits(hint, value)
     if not good:
         raise ValueError(f"config.json has {name} = {value!r}, where {getattr(hint, '__name__', hint)} is expected")
-    return value
+    return float(value) if hint is float else value
 
 
 def _fits(hint: Any, value: Any) -> bool:

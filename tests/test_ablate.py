@@ -11,11 +11,10 @@ import pytest
 
 import run_agent
 from agent import ablate
-from agent.ablate import ABLATIONS, ACTING, FULL, cells, compare, finished, setting, trained_as, variants
+from agent.ablate import ABLATIONS, FULL, cells, compare, finished, setting, trained_as, variants
 from agent.commands import train_run
 from agent.errors import UserError
 from agent.presets import PRESETS, two_rooms
-from modules import configurator
 from tests.conftest import tiny
 
 
@@ -36,12 +35,19 @@ def test_every_ablation_changes_an_agent_that_has_everything():
 
 def test_only_acting_shares_weights():
     full = two_rooms()
-    every = {f.name for f in dataclasses.fields(configurator.Config)}
-    assert set(ACTING) <= every and every - set(ACTING) == {"discount"}, "the critic learns a discounted cost"
     for name in ("warm-start", "mode2", "goal-drive"):
         assert trained_as(ABLATIONS[name](full), full) == full
     for name in ("critic", "memory", "variance", "inverse-dynamics", "multi-step"):
         assert trained_as(ABLATIONS[name](full), full) != full
+    assert trained_as(setting("configurator.discount", 0.9)(full), full) != full, "the critic's cost is discounted"
+
+
+def test_values_of_a_sweep_have_the_type_of_their_field():
+    found = ablate.varied("objectives.temporal=0,1", two_rooms())
+    assert [c.objectives.temporal for c in found.values()] == [0.0, 1.0]
+    assert all(isinstance(c.objectives.temporal, float) for c in found.values())
+    named = ablate.varied("configurator.planner=mppi,cem", two_rooms())
+    assert [c.configurator.planner for c in named.values()] == ["mppi", "cem"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from agent import phases
 from agent.collect import as_tensors
 from agent.errors import UserError
+from agent.presets import check
 from envs.world import as_observation
 from tests.conftest import born, explored, tiny, tiny_maze
 
@@ -66,9 +67,9 @@ def test_held_actions_are_the_limits_and_half_of_them_in_all_directions(make):
 
 def test_the_window_must_fit_into_an_episode():
     config = tiny()
-    config = dataclasses.replace(config, learn=dataclasses.replace(config.learn, window=9))
-    with pytest.raises((ValueError, UserError), match=r"--learn\.window 9"):
-        phases.world_model(born(config)[0], explored(config), config)
+    check(dataclasses.replace(config, learn=dataclasses.replace(config.learn, window=5)))
+    with pytest.raises(UserError, match=r"--learn\.window 6"):
+        check(dataclasses.replace(config, learn=dataclasses.replace(config.learn, window=6)))
 
 
 @pytest.mark.parametrize("far", [1, 3])
