@@ -118,7 +118,6 @@ class EpisodicMemory:
                 raise ValueError(f"memory field {name} has shape {tuple(new.shape)}, this memory expects {expected}")
         capacity, written = self.config.capacity, max(0, count - self.config.capacity)
         self.store = store
-        self.head = (self.head + written) % capacity
         while written < count:  # to the end of the ring, then from its beginning
             piece = min(count - written, capacity - self.head)
             for name, new in fields.items():
