@@ -16,9 +16,10 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from agent import drawing
 from agent import evaluate as evaluation
@@ -39,16 +40,28 @@ Change = Callable[[Config], Config]
 def setting(path: str, value: Any) -> Change:
     """Config -> Config with one dotted field changed. UserError for a field that does not exist."""
 
-    def change(config: Any, names: Sequence[str]) -> Any:
-        known = [f.name for f in dataclasses.fields(config)]
-        if names[0] not in known:
-            raise UserError(f"no field {path!r}{nearest(names[0], known)}; known here: {', '.join(known)}")
-        held = getattr(config, names[0])
-        if dataclasses.is_dataclass(held) != (len(names) > 1):
+    def change(config: Config) -> Config:
+        if dataclasses.is_dataclass(field(config, path)):
             raise UserError(f"{path!r} is not one field of the configuration: give a whole path, configurator.samples")
-        return dataclasses.replace(config, **{names[0]: change(held, names[1:]) if len(names) > 1 else value})
+        return replaced(config, path, value)
 
-    return lambda config: change(config, path.split("."))
+    return change
+
+
+def field(config: Any, path: str) -> Any:
+    """The value of a dotted field. UserError for a field that does not exist."""
+    for name in path.split("."):
+        known = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
+        if name not in known:
+            raise UserError(f"no field {path!r}{nearest(name, known)}; known here: {', '.join(known) or 'none'}")
+        config = getattr(config, name)
+    return config
+
+
+def replaced(config: Any, path: str, value: Any) -> Any:
+    """The configuration with another value, or another whole part, at a dotted path."""
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{name: replaced(getattr(config, name), rest, value) if rest else value})
 
 
 def together(*changes: Change) -> Change:
@@ -63,7 +76,7 @@ def together(*changes: Change) -> Change:
 
 
 ABLATIONS: dict[str, Change] = {
-    "critic": setting("cost.critic", False),
+    "critic": setting("learn.critic_steps", 0),
     # Whatever is learned from memory goes with it: the critic, and the policy that is taught from remembered states.
     "memory": together(
         setting("memory.capacity", 0), setting("learn.critic_steps", 0), setting("learn.policy_steps", 0)
@@ -80,22 +93,34 @@ ABLATIONS: dict[str, Change] = {
 }
 """What an agent can do without, by name."""
 
+SHAMS: dict[str, Change] = {
+    "critic-labels": setting("learn.shuffle_critic_labels", True),
+    "actions": setting("learn.shuffle_actions", True),
+    "encoder": setting("learn.train_encoder", False),
+    "subgoals": setting("configurator.random_subgoals", True),
+}
+"""Parts that are there and mean nothing, by name: shuffled labels or actions, an encoder as it was drawn, random aims.
 
-def ablated(name: str, preset: Config) -> Config:
-    """The preset without a part. UserError for a name that is not in ABLATIONS, and for a part that is not there."""
-    if name not in ABLATIONS:
-        raise UserError(f"cannot leave out {name!r}{nearest(name, ABLATIONS)}; known: {', '.join(ABLATIONS)}")
-    changed = ABLATIONS[name](preset)
+A part that is worth no more than its sham is not worth anything.
+"""
+
+
+def ablated(name: str, preset: Config, parts: dict[str, Change] = ABLATIONS) -> Config:
+    """The preset without a part, or with its sham. UserError for an unknown name, and for a part that is not there."""
+    if name not in parts:
+        what = "leave out" if parts is ABLATIONS else "make a sham of"
+        raise UserError(f"cannot {what} {name!r}{nearest(name, parts)}; known: {', '.join(parts)}")
+    changed = parts[name](preset)
     if changed == preset:
         raise UserError(f"this preset has no {name} to leave out: its weight is 0 already")
     return changed
 
 
-def varied(text: str, preset: Config) -> dict[str, Config]:
+def varied(text: str, preset: Config, flag: str = "--vary") -> dict[str, Config]:
     """`configurator.samples=16,32` -> one configuration per value, by name."""
     path, _, values = text.partition("=")
     if not path or not values:
-        raise UserError(f"--vary wants a field and its values, configurator.samples=16,32, got {text!r}")
+        raise UserError(f"{flag} wants a field and its values, configurator.samples=16,32, got {text!r}")
     out = {}
     for value in values.split(","):
         try:
@@ -107,38 +132,100 @@ def varied(text: str, preset: Config) -> dict[str, Config]:
             changed = from_dict(Config, json.loads(json.dumps(dataclasses.asdict(changed))))
             check(changed)
         except (TypeError, ValueError) as error:
-            raise UserError(f"--vary {path}={value}: {error}") from error
+            raise UserError(f"{flag} {path}={value}: {error}") from error
         out[f"{path}={value}"] = changed
     return out
 
 
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of the table: an agent, and what imagines and judges in it."""
+
+    config: Config
+    dynamics: Literal["learned", "oracle"] = "learned"
+    cost: Literal["latent", "true"] = "latent"
+
+
 def variants(
-    preset: str, without: Sequence[str] = (), against: Sequence[str] = (), vary: Sequence[str] = ()
-) -> dict[str, Config]:
-    """All variants by name, the full agent first."""
+    preset: str,
+    without: Sequence[str] = (),
+    against: Sequence[str] = (),
+    vary: Sequence[str] = (),
+    sham: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    diagnose: bool = False,
+) -> dict[str, Variant]:
+    """All variants by name, the full agent first. settings, `field=value` each, hold for all of them."""
     for name in (preset, *against):
         if name not in PRESETS:
             raise UserError(f"unknown preset {name!r}{nearest(name, PRESETS)}; the presets are {', '.join(PRESETS)}")
-    full = PRESETS[preset]()
+
+    def set_all(config: Config) -> Config:
+        for text in settings:
+            several = varied(text, config, "--set")
+            if len(several) > 1:
+                raise UserError(f"--set {text} has several values: --vary compares them")
+            (config,) = several.values()
+        return config
+
+    full = set_all(PRESETS[preset]())
     out = {FULL: full, **{f"without {name}": ablated(name, full) for name in without}}
     for name in against:
-        other = PRESETS[name]()
+        other = set_all(PRESETS[name]())
         if (other.env, other.env_options) != (full.env, full.env_options):
             raise UserError(f"{name} lives in another world than {preset}: their tasks cannot be compared")
         out[name] = other
     for text in vary:
         out |= varied(text, full)
-    return out
+    out |= {f"sham {name}": ablated(name, full, SHAMS) for name in (SHAMS if "all" in sham else sham)}
+    named = {name: Variant(config) for name, config in out.items()}
+    if diagnose:
+        named["learned dynamics, true cost"] = Variant(full, cost="true")
+        named["oracle dynamics, latent cost"] = Variant(full, dynamics="oracle")
+        named["oracle dynamics, true cost"] = Variant(full, dynamics="oracle", cost="true")
+    return named
 
 
-def trained_as(config: Config, full: Config) -> Config:
-    """The configuration whose training gives this one its weights.
+READ: dict[str, tuple[str, ...]] = {
+    "critic": (
+        *("cost.goal_scale", "cost.saturate", "memory", "configurator.discount", "learn.shuffle_critic_labels"),
+        *("learn.critic_steps", "learn.critic_rate", "learn.critic_records", "learn.critic_far"),
+        *("learn.critic_scenes", "learn.critic_follow"),
+    ),
+    "policy": ("learn.policy_steps", "learn.policy_rate", "learn.plan_episodes"),
+    "decoder": ("learn.decoder_steps", "learn.decoder_rate"),
+    "acting": ("configurator", "planner", "max_steps"),
+}
+"""Settings by what is the first to read them. The world model reads all others."""
 
-    Of what the configurator says, only the discount is learned from (by the critic). The rest changes no weights but
-    the policy's, which is then the full agent's.
+
+def trainings(config: Config, full: Config) -> list[Config]:
+    """What has to be trained for this agent to act, each going on where the one before ends.
+
+    A setting that a training does not read is the full agent's in it, so that variants which differ only later share
+    it. The policy is then taught by plans as the full agent makes them.
     """
-    learned = dataclasses.replace(full.configurator, discount=config.configurator.discount)
-    return dataclasses.replace(config, configurator=learned)
+    modulated, learn = config.configurator, config.learn
+    needed = {
+        "world model": True,
+        "critic": config.cost.critic and learn.critic_steps > 0 and modulated.critic_weight > 0,
+        "policy": modulated.mode == 1,
+    }
+    out: list[Config] = []
+    for last in [name for name, wanted in needed.items() if wanted]:
+        order = ["world model", *READ]
+        later = order[order.index(last) + 1 :]
+        stage = config
+        for phase in later:
+            for path in READ[phase]:
+                stage = replaced(stage, path, field(full, path))
+        if last != "world model":
+            stage = replaced(stage, "configurator.discount", modulated.discount)
+        without = [name for name in order[1:4] if name in later or not needed.get(name)]
+        for name in without:
+            stage = replaced(stage, f"learn.{name}_steps", 0)
+        out.append(stage)
+    return out
 
 
 def digest(config: Config) -> str:
@@ -152,14 +239,19 @@ class Cell:
     """One variant with one seed: all that is needed to compute it, anywhere."""
 
     name: str
-    config: Config
-    training: Config
+    variant: Variant
+    trainings: tuple[Config, ...]
     tasks: int
 
     @property
-    def run(self) -> str:
-        """Folder of the run, below the comparison's."""
-        return f"runs/{digest(self.training)}__seed{self.training.seed}"
+    def config(self) -> Config:
+        """How it acts."""
+        return self.variant.config
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of the run folders of its trainings; it acts with the weights of the last."""
+        return [f"{digest(training)}__seed{training.seed}" for training in self.trainings]
 
     @property
     def file(self) -> str:
@@ -170,42 +262,56 @@ class Cell:
     @property
     def asked(self) -> dict[str, Any]:
         """What the outcome depends on; a file that answers another question is not used."""
-        return {"name": self.name, "config": dataclasses.asdict(self.config), "tasks": self.tasks}
+        return {"name": self.name, **dataclasses.asdict(self.variant), "tasks": self.tasks}
 
 
-def cells(variants: dict[str, Config], seeds: int, tasks: int) -> list[Cell]:
+def cells(variants: dict[str, Variant], seeds: int, tasks: int) -> list[Cell]:
     """Every variant with every seed; seeds outermost, so that an interrupted comparison is already one."""
-    full = variants[FULL]
+    full = variants[FULL].config
     return [
         Cell(
             name,
-            dataclasses.replace(config, seed=seed),
-            dataclasses.replace(trained_as(config, full), seed=seed),
+            dataclasses.replace(variant, config=dataclasses.replace(variant.config, seed=seed)),
+            tuple(dataclasses.replace(training, seed=seed) for training in trainings(variant.config, full)),
             tasks,
         )
         for seed in range(seeds)
-        for name, config in variants.items()
+        for name, variant in variants.items()
     ]
 
 
-Train = Callable[[Config, Path, list[str]], dict[str, Any]]
-"""(configuration, run folder, command) -> summary: agent/commands.py:train_run."""
+Train = Callable[..., dict[str, Any]]
+"""(configuration, run folder, command, after=run folder) -> summary: agent/commands.py:train_run."""
 
 
-def compute(cell: Cell, out: Path, train: Train, command: list[str]) -> dict[str, Any]:
-    """Train what the cell needs, or find it trained, and evaluate it; returns what its file holds."""
-    summary_file = out / cell.run / "summary.json"
-    summary = json.loads(summary_file.read_text()) if summary_file.exists() else None
-    if summary is None:
-        summary = train(cell.training, out / cell.run, command)
-    agent = Agent.load(out / cell.run)
-    agent.configurator.config = cell.config.configurator
+def compute(cell: Cell, runs: Path, train: Train, command: list[str]) -> dict[str, Any]:
+    """Train what the cell needs, or find it trained in `runs`, and evaluate it; returns what its file holds."""
+    before: Path | None = None
+    summary: dict[str, Any] = {}
+    for run, training in zip(cell.runs, cell.trainings, strict=True):
+        try:
+            summary = json.loads((runs / run / "summary.json").read_text())
+        except (OSError, ValueError):
+            summary = train(training, runs / run, command, after=before)
+        before = runs / run
+    assert before is not None
+    torch.set_num_threads(cell.config.threads)
+    agent = Agent.load(before, cell.config.device, cell.config)
     simulator = make_simulator(cell.config.env, options_of(cell.config))
-    result, raw = evaluation.evaluate(agent, simulator, cell.config.max_steps, cell.tasks, seed=cell.config.seed)
+    result, raw = evaluation.evaluate(
+        agent,
+        simulator,
+        cell.config.max_steps,
+        cell.tasks,
+        dynamics=cell.variant.dynamics,
+        seed=cell.config.seed,
+        cost=cell.variant.cost,
+    )
     return {
         **cell.asked,
-        "run": cell.run,
+        "runs": cell.runs,
         "outcomes": (raw.steps > 0).astype(int).tolist(),
+        "success_final": result["success_final"],
         "task_list_sha256": result["task_list_sha256"],
         "plan_ms": result["plan_ms_median"],
         "train_seconds": summary["train_wall_seconds"],
@@ -226,9 +332,19 @@ def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
 
 
 def compare(
-    variants: dict[str, Config], seeds: int, tasks: int, out: Path, train: Train, command: list[str]
+    variants: dict[str, Variant],
+    seeds: int,
+    tasks: int,
+    out: Path,
+    train: Train,
+    command: list[str],
+    runs: Path | None = None,
 ) -> dict[str, Any]:
-    """Compute what is missing, cell by cell, and write comparison.json; returns what it holds."""
+    """Compute what is missing, cell by cell, and write comparison.json; returns what it holds.
+
+    runs: where trainings live, <out>/runs by default; several comparisons may have them in common.
+    """
+    runs = runs or out / "runs"
     todo = cells(variants, seeds, tasks)
     (out / "cells").mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
@@ -237,10 +353,10 @@ def compare(
         if held is None:
             tell(f"cell {number} of {len(todo)}: {cell.name}, seed {cell.config.seed}")
             try:
-                held = compute(cell, out, train, command)
+                held = compute(cell, runs, train, command)
             except Exception as error:  # whatever it is, the other cells go on
                 tell(f"  failed: {error}")
-                held = {**cell.asked, "run": cell.run, "error": f"{type(error).__name__}: {error}"}
+                held = {**cell.asked, "runs": cell.runs, "error": f"{type(error).__name__}: {error}"}
             write_durable(out / cell.file, json.dumps(held).encode())
         results[cell.name].append(held)
     comparison = {"command": command, "seeds": seeds, "tasks": tasks, "variants": summarise(variants, results)}
@@ -250,24 +366,33 @@ def compare(
     return comparison
 
 
-def summarise(variants: dict[str, Config], results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def shared(config: Config, full: Config) -> str:
+    """Which weights a variant has in common with the full agent."""
+    mine, theirs = trainings(config, full), trainings(full, full)
+    if mine[-1] in theirs:
+        return "of full" if len(mine) == len(theirs) else "world model of full"
+    return "world model of full" if mine[0] == theirs[0] else "its own"
+
+
+def summarise(variants: dict[str, Variant], results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """One row per variant: success, difference to the full agent on the seeds that both have, cost in time."""
     good = {name: {r["config"]["seed"]: r for r in rows if "error" not in r} for name, rows in results.items()}
-    full, out = variants[FULL], []
-    for name, config in variants.items():
+    full, out = variants[FULL].config, []
+    for name, variant in variants.items():
         mine, rows = good[name], results[name]
         row: dict[str, Any] = {
             "variant": name,
-            "changes": config_diff(dataclasses.asdict(full), dataclasses.asdict(config)),
+            "changes": config_diff(dataclasses.asdict(variants[FULL]), dataclasses.asdict(variant)),
             "n_seeds": len(mine),
             "failed": {r["config"]["seed"]: r["error"] for r in rows if "error" in r},
-            "runs": [r["run"] for r in rows],
-            "shares_weights_with_full": name != FULL and trained_as(config, full) == full,
+            "runs": [r["runs"][-1] for r in rows],
+            "weights": "its own" if name == FULL else shared(variant.config, full),
         }
         if mine:
             outcomes = np.array([r["outcomes"] for r in mine.values()])
             row |= {
                 "iqm": dataclasses.asdict(estimate(outcomes)),
+                "success_final": float(np.mean([r["success_final"] for r in mine.values()])),
                 "plan_ms": float(np.median([r["plan_ms"] for r in mine.values()])),
                 "train_seconds": float(np.median([r["train_seconds"] for r in mine.values()])),
                 "task_list_sha256": next(iter(mine.values()))["task_list_sha256"],

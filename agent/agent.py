@@ -32,6 +32,7 @@ from modules.perception import Encoder, LastRead, Readout, Senses, SlotReadout
 from modules.planners import PLANNERS
 from modules.types import (
     ActionSpace,
+    Cost,
     Directive,
     Observation,
     PathCost,
@@ -63,6 +64,8 @@ class Agent:
         self.inverse, self.decoder = inverse, decoder
         self.dynamics: WorldModel = world_model
         """What imagines: the world model, or an oracle in its place."""
+        self.judge: Cost = cost
+        """What says how good an imagined path is: the cost, or an oracle in its place."""
         self.task = Task(None)
         self._goal: State | None = None
         self._plan: Plan | None = None
@@ -111,11 +114,14 @@ class Agent:
         return agent
 
     @staticmethod
-    def load(run: str | Path, device: str = "auto") -> Agent:
-        """The agent of a run folder, as its newest good checkpoint has it."""
+    def load(run: str | Path, device: str = "auto", config: Config | None = None) -> Agent:
+        """The agent of a run folder, as its newest good checkpoint has it.
+
+        config: of an agent that acts with these weights in another way than the run's own says.
+        """
         opened = Run.open(Path(run))
         try:
-            config = from_dict(Config, opened.config)
+            config = config or from_dict(Config, opened.config)
         except (TypeError, ValueError) as error:
             raise UserError(f"{opened.folder / 'config.json'} is from another version: {error}") from error
         world = open_world(config.env, options_of(config))
@@ -125,7 +131,8 @@ class Agent:
             raise UserError(f"{opened.folder / 'config.json'} describes no agent that can be built: {error}") from error
         tensors = opened.load_checkpoint()[0]
         agent.load_tensors(tensors)
-        agent.load_memory(tensors)
+        if agent.memory.config.capacity:
+            agent.load_memory(tensors)
         return agent
 
     # Life
@@ -159,8 +166,8 @@ class Agent:
         if self._expected is not None and self._expected[0] == self._time:
             surprise = self.world_model.surprise(self._expected[1], state)
         digests = self.digests()
-        directive = self.configurator.configure(self.task, self._goal, digests)
-        here = self.cost.here(state, directive)
+        directive = self.configurator.configure(self.task, self._aim(), digests)
+        here = self.judge.here(state, directive)
         steps += ["perceive", "configure", "evaluate state"]
 
         thought = Thought(
@@ -215,7 +222,7 @@ class Agent:
                 imagined = self.imagine(state, candidates)
                 steps += ["simulate"]
                 # 4. Evaluation: the cost of what was imagined.
-                energy = self.cost.path(imagined, candidates, directive).energy
+                energy = self.judge.path(imagined, candidates, directive).energy
                 steps += ["evaluate"]
                 # 5. Planning: better candidates.
                 search.improve(candidates, energy)
@@ -224,7 +231,7 @@ class Agent:
         plan = search.best()
         chosen = plan.actions[:, None]
         imagined = self.imagine(state, chosen)
-        plan_cost = self.cost.path(imagined, chosen, directive)
+        plan_cost = self.judge.path(imagined, chosen, directive)
         return (
             plan,
             imagined[:, 0],
@@ -244,12 +251,18 @@ class Agent:
         imagined = self.dynamics.rollout(repeated, candidates.flatten(0, 1))
         return imagined.map(lambda x: x.unflatten(0, (episodes, count)))
 
+    def _aim(self) -> State | None:
+        """The goal, or anything remembered in its place when the configurator says so."""
+        if self._goal is None or not self.configurator.config.random_subgoals or not self.memory.size:
+            return self._goal
+        return self.memory.sample(len(self._goal.latent), self.actor.generator).state
+
     def digests(self) -> dict[str, dict[str, float]]:
         """What every module says of itself to the configurator."""
         return {
             "perception": self.perception.digest(),
             "world_model": self.world_model.digest(),
-            "cost": self.cost.digest(),
+            "cost": self.judge.digest(),
             "actor": self.actor.digest(),
             "memory": {"size": float(self.memory.size), "capacity": float(self.memory.config.capacity)},
         }

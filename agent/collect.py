@@ -12,8 +12,8 @@ Shapes: M episodes, T blocks, K primitive actions a block, A action, S sensors, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -149,18 +149,19 @@ def open_world(env_id: str, options: Mapping[str, Any]) -> OpenWorld:
     return OpenWorld(senses, limits, None, lambda: gym.make(env_id, **options))
 
 
-def explore(config: Config, world: OpenWorld, block: int, rng: np.random.Generator) -> Dataset:
-    """Explore whatever world it is."""
-    if world.simulator is not None:
-        data = collect(config, world.simulator, block, rng)
-    else:
-        assert world.make is not None
-        mode = gym.vector.AutoresetMode.NEXT_STEP
-        envs = gym.vector.SyncVectorEnv([world.make] * 8, autoreset_mode=mode)
-        try:
-            data = collect_gymnasium(config, envs, block, rng, world.actions)
-        finally:
-            envs.close()
+SHARD = 1000  # episodes explored together; every shard draws from a random stream of its own
+
+Spread = Callable[..., Iterable[Any]]
+"""map, or something that calls a function on several arguments elsewhere and gives the results in order."""
+
+
+def explore(config: Config, world: OpenWorld, block: int, seed: int, spread: Spread = map) -> Dataset:
+    """Explore whatever world it is, shard by shard; what comes out depends on config and seed, not on `spread`."""
+    size = max(1, config.per_scene) * max(1, SHARD // max(1, config.per_scene))
+    counts = [min(size, config.episodes - first) for first in range(0, config.episodes, size)]
+    streams = np.random.SeedSequence([seed, 1]).spawn(len(counts))
+    shards = [(replace(config, episodes=n), world, block, stream) for n, stream in zip(counts, streams, strict=True)]
+    data = _joined(spread(explore_shard, shards), counts)
     if data.sensors is not None and not bool(torch.isfinite(data.sensors).all()):
         episode, moment, sensor = (~torch.isfinite(data.sensors)).nonzero()[0].tolist()
         raise NonFinite(
@@ -168,6 +169,49 @@ def explore(config: Config, world: OpenWorld, block: int, rng: np.random.Generat
             f"after {moment * block} actions; this world cannot be learned from until that is mended"
         )
     return data
+
+
+def explore_shard(shard: tuple[Config, OpenWorld, int, np.random.SeedSequence]) -> Dataset:
+    """One shard of an exploration: (settings, world, K, random stream)."""
+    config, world, block, stream = shard
+    rng = np.random.default_rng(stream)
+    if world.simulator is not None:
+        return collect(config, world.simulator, block, rng)
+    assert world.make is not None
+    mode = gym.vector.AutoresetMode.NEXT_STEP
+    envs = gym.vector.SyncVectorEnv([world.make] * 8, autoreset_mode=mode)
+    try:
+        return collect_gymnasium(config, envs, block, rng, world.actions)
+    finally:
+        envs.close()
+
+
+def _joined(parts: Iterable[Dataset], counts: list[int]) -> Dataset:
+    """One dataset of several. Parts are copied as they come, so that no two are held beside the whole."""
+    whole: dict[str, Any] = {}
+    scenes, first = 0, 0
+
+    def place(name: str, x: Any) -> None:
+        if name not in whole:
+            shape = (sum(counts), *x.shape[1:])
+            whole[name] = x.new_empty(shape) if isinstance(x, Tensor) else np.empty(shape, x.dtype)
+        whole[name][first : first + len(x)] = x
+
+    part = None
+    for part in parts:
+        for name in ("pixels", "sensors", "actions", "positions", "states"):
+            if getattr(part, name) is not None:
+                place(name, getattr(part, name))
+        for name, x in (part.factors or {}).items():
+            place(f"factors.{name}", x)
+        place("scene", part.scene + scenes)
+        scenes += int(part.scene[-1]) + 1 if part.simulator is None or part.simulator.has_scenes else 0
+        first += part.episodes
+    assert part is not None
+    factors = {k.removeprefix("factors."): whole.pop(k) for k in [k for k in whole if k.startswith("factors.")]}
+    for name in ("pixels", "sensors", "positions"):
+        whole.setdefault(name, None)
+    return Dataset(**whole, factors=factors or None, simulator=part.simulator)
 
 
 def senses_of(simulator: Simulator) -> Senses:

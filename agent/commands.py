@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 import torch
 import tyro
 
@@ -53,8 +52,10 @@ def train(arguments: list[str], command_line: list[str]) -> int:
     return 0
 
 
-def train_run(config: Config, folder: Path, command_line: list[str], stop_at: int | None = None) -> dict[str, Any]:
-    """Train, or go on training, the run in `folder`; returns its summary."""
+def train_run(
+    config: Config, folder: Path, command_line: list[str], stop_at: int | None = None, after: Path | None = None
+) -> dict[str, Any]:
+    """Train, or go on training, the run in `folder`; returns its summary. after: a run of the first phases to go on."""
     setup(config)
     began, cpu = time.monotonic(), time.process_time()
     # Whatever can be wrong with the configuration is found before there is a folder that holds it.
@@ -67,14 +68,13 @@ def train_run(config: Config, folder: Path, command_line: list[str], stop_at: in
     with Run.create_or_resume(folder, dataclasses.asdict(config), command_line) as run, Progress() as progress:
         progress.start("explore", config.collect.episodes)
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
-        rng = np.random.default_rng(np.random.SeedSequence([config.seed, 1]))
-        data = collect.explore(config.collect, world, config.world_model.block, rng)
+        data = collect.explore(config.collect, world, config.world_model.block, config.seed)
         steps = data.episodes * data.length * config.world_model.block
         progress.update(data.episodes, f"{steps} environment steps")
         seconds = (time.monotonic() - began, time.process_time() - cpu)
         learner = Learner(config, agent, data, run)
-        learner.learn(progress, stop_at)
-        if world.simulator is not None and stop_at is None:
+        learner.learn(progress, stop_at, None if after is None else Run.open(after))
+        if world.simulator is not None and stop_at is None and config.learn.decoder_steps:
             progress.start("pictures", 1)
             drawing = (time.monotonic(), time.process_time())
             imagination.to_tensorboard(agent, config, world.simulator, run, learner.total_steps)
@@ -119,6 +119,8 @@ class EvaluateArguments:
     """1: the policy alone. 2: planning."""
     dynamics: Literal["learned", "oracle"] = "learned"
     """oracle: plan with the true dynamics in place of the world model."""
+    cost: Literal["latent", "true"] = "latent"
+    """true: judge plans by what the oracle controller still needs, in place of drives and critic."""
     samples: int | None = None
     """Candidate plans per iteration; the run's own by default."""
     iterations: int | None = None
@@ -148,8 +150,9 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     config, agent, run = load_run(args.run, args.device, args.threads)
     if not 0 <= args.seed < 2**63:
         raise UserError(f"--seed must be from 0 to 2^63 - 1, got {args.seed}")
-    if args.dynamics == "oracle" and (args.planner or config.configurator.planner) == "gradient":
-        raise UserError("--planner gradient needs dynamics with gradients, which a simulator has not: use cem or mppi")
+    truth = "a simulator" if args.dynamics == "oracle" else "the true cost" if args.cost == "true" else ""
+    if truth and (args.planner or config.configurator.planner) == "gradient":
+        raise UserError(f"--planner gradient needs gradients, which {truth} has not: use cem or mppi")
     if args.mode == 1 and not bool(agent.actor.trained):
         raise UserError(f"{args.run} has no policy yet: train it to the end, or evaluate with --mode 2")
     simulator = simulator_of(config)
@@ -163,6 +166,7 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
             args.dynamics,
             args.seed,
             progress,
+            args.cost,
         )
     summary = _summary(run)
     result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
@@ -179,7 +183,8 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     }
     table(f"{config.env}: {args.tasks} unseen tasks, {result['budget']} steps each", rows)
     tell(f"task list {result['task_list_sha256'][:16]}, {result['dynamics']} dynamics, training seed {config.seed}")
-    run.write_json(f"evaluation-mode{result['mode']}-{result['planner']}-{result['dynamics']}.json", result)
+    judged = "" if args.cost == "latent" else f"-{args.cost}-cost"
+    run.write_json(f"evaluation-mode{result['mode']}-{result['planner']}-{result['dynamics']}{judged}.json", result)
     _finish(result, as_json)
     return 0
 
@@ -227,12 +232,20 @@ class AblateArguments:
     """Other presets of the same world."""
     vary: tuple[str, ...] = ()
     """Fields and values, one variant per value: configurator.samples=16,32,64."""
+    sham: tuple[str, ...] = ()
+    """Parts to replace by something that means nothing, one variant each; all: every one that is known."""
+    diagnose: bool = False
+    """Also {learned, oracle} dynamics x {latent, true} cost: whose fault is a failure?"""
+    set: tuple[str, ...] = ()
+    """Fields that have another value in all variants: learn.world_model_steps=3000."""
     seeds: int = 5
     """Training seeds, from 0."""
     tasks: int = 200
     """Tasks per cell, the first of the frozen list."""
     out: Path | None = None
     """Folder of the comparison; runs/ablate_PRESET by default."""
+    runs: Path | None = None
+    """Folder of its trainings, which comparisons may have in common; OUT/runs by default."""
 
 
 def ablate(arguments: list[str], command_line: list[str]) -> int:
@@ -244,10 +257,10 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
     for name in ("seeds", "tasks"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be 1 or more, got {getattr(args, name)}")
-    variants = ablation.variants(args.preset, args.without, args.against, args.vary)
-    simulator_of(variants[ablation.FULL])  # a world without tasks is found out before training for hours
+    variants = ablation.variants(args.preset, args.without, args.against, args.vary, args.sham, args.set, args.diagnose)
+    simulator_of(variants[ablation.FULL].config)  # a world without tasks is found out before training for hours
     out = args.out or Path(f"runs/ablate_{args.preset}")
-    comparison = ablation.compare(variants, args.seeds, args.tasks, out, train_run, command_line)
+    comparison = ablation.compare(variants, args.seeds, args.tasks, out, train_run, command_line, args.runs)
     rows = comparison["variants"]
     table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [_ablation_row(row) for row in rows])
     tell(f"  {out / 'comparison.json'}\n  {out / 'comparison.png'}")
@@ -271,7 +284,7 @@ def _ablation_row(row: dict[str, Any]) -> dict[str, str]:
         "P(better)": "" if better is None else f"{better:.2f}",
         "ms per decision": f"{row['plan_ms']:.1f}" if "plan_ms" in row else "",
         "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
-        "weights": "of full" if row["shares_weights_with_full"] else "own",
+        "weights": row["weights"],
         "failed": failed,
     }
 

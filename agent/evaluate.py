@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from agent.agent import Agent
-from agent.collect import as_tensors
 from agent.console import Progress
+from agent.oracle import OracleDynamics, TrueCost
 from envs import Simulator
 from envs.simulator import Array, Tasks
 from envs.world import as_observation
-from modules.perception import Encoder
-from modules.types import State
 
 TASK_SEED = 1_000_003  # of the frozen list; training seeds never meet it, because they go through SeedSequence
 LISTED = 1000  # tasks in the list; a longer one is another list
@@ -42,38 +39,6 @@ class Result:
     """Time of each decision that planned (or asked the policy), for a whole batch of episodes."""
     path: Array
     """(n, budget + 1, 2) positions."""
-
-
-class OracleDynamics:
-    """The true dynamics as a drop-in for the world model: imagines by simulating, then perceiving.
-
-    It reads the true state of the episodes from `states`, set before each decision; noise is left out.
-    """
-
-    def __init__(self, simulator: Simulator, perception: Encoder, block: int) -> None:
-        self.simulator, self.perception, self.block = simulator, perception, block
-        self.states: Array = np.zeros((0, 0))
-
-    def rollout(self, state: State, actions: Tensor) -> State:
-        """As the world model's; state (B, ...) where B is a multiple of the number of episodes."""
-        states = np.repeat(self.states, len(actions) // len(self.states), 0)
-        device = state.latent.device
-        chunks = actions.detach().cpu().numpy()
-        out = []
-        for h in range(chunks.shape[1]):
-            for k in range(chunks.shape[2]):
-                states = self.simulator.step(states, chunks[:, h, k], None)
-            seen = as_tensors(as_observation(self.simulator.observe(states)))
-            out.append(self.perception.encode(seen.map(lambda x: x.to(device))))
-        return State.stack(out, 1)
-
-    def predict(self, state: State, actions: Tensor) -> State:
-        """One step: actions (B, K, A)."""
-        return self.rollout(state, actions[:, None])[:, 0]
-
-    def digest(self) -> dict[str, float]:
-        """As the world model's."""
-        return {"oracle": 1.0}
 
 
 def task_list(simulator: Simulator, count: int) -> tuple[Tasks, str]:
@@ -124,6 +89,8 @@ def run_agent(
     for first in range(0, len(tasks), BATCH):
         some = Tasks(tasks.start[first : first + BATCH], tasks.goal[first : first + BATCH])
         agent.pursue(as_observation(simulator.observe(some.goal)))
+        if isinstance(agent.judge, TrueCost):
+            agent.judge.survey(some.goal)
         times: list[float] = []
 
         def control(states: Array, _: Array, __: int, times: list[float] = times) -> NDArray:
@@ -167,6 +134,8 @@ def decision_times(agent: Agent, simulator: Simulator, tasks: Tasks, decisions: 
     try:
         times = []
         agent.pursue(as_observation(simulator.observe(tasks.goal[:1]), 0))
+        if isinstance(agent.judge, TrueCost):
+            agent.judge.survey(tasks.goal[:1])
         states, rng = tasks.start[:1], np.random.default_rng(0)
         for _ in range(100 * decisions):
             if isinstance(agent.dynamics, OracleDynamics):
@@ -191,10 +160,12 @@ def evaluate(
     dynamics: str = "learned",
     seed: int = 0,
     progress: Progress | None = None,
+    cost: str = "latent",
 ) -> tuple[dict[str, Any], Result]:
     """Success, intervals, floors and times as one flat dictionary, and the raw result.
 
-    changes: settings of the configurator (planner, mode, samples, ...) other than the run's own.
+    changes: settings of the configurator (planner, mode, samples, ...) other than the run's own. dynamics `oracle`
+    imagines by simulating; cost `true` judges what is imagined by the oracle controller's way to the goal.
     """
     chosen, digest = task_list(simulator, tasks)
     settings = agent.configurator.config
@@ -204,6 +175,8 @@ def evaluate(
     agent.configurator.config = replace(settings, **asked)
     if dynamics == "oracle":
         agent.dynamics = OracleDynamics(simulator, agent.perception, agent.world_model.block)
+    if cost == "true":
+        agent.judge = TrueCost(simulator, agent.perception, agent.world_model.block, budget)
     agent.actor.generator.manual_seed(seed)
     try:
         began = time.monotonic()
@@ -213,7 +186,7 @@ def evaluate(
         directive = agent.configurator.configure(agent.task, None, agent.digests())
     finally:
         agent.configurator.config = settings
-        agent.dynamics = agent.world_model
+        agent.dynamics, agent.judge = agent.world_model, agent.cost
     low, high = wilson(result.success, tasks)
     reached = result.steps[result.steps > 0]
     out = {
@@ -235,6 +208,7 @@ def evaluate(
         "mode": directive.mode,
         "planner": directive.planner,
         "dynamics": dynamics,
+        "cost": cost,
         "samples": directive.samples,
         "iterations": directive.iterations,
         "horizon": directive.horizon,

@@ -19,14 +19,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from agent import collect
-from agent.collect import Dataset, as_tensors
+from agent.collect import Dataset
 from agent.drawing import RED, SEEN, SIDE, Picture, PlanView, curves, difference, film, plan_map, strip, to_rgb
 from agent.errors import UserError
 from agent.gauges import encode_some, features, position_probe, read
 from agent.metrics import encode_gif, encode_png
+from agent.oracle import perceive
 from envs import Simulator
 from envs.simulator import Array
-from envs.world import as_observation
 from modules.types import State, Task
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def plans(agent: Agent, simulator: Simulator, probe: Tensor, seed: int) -> tuple
     """Mode-2 plans for TASKS tasks of the world: what to draw, and the energies."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, 4]))
     tasks = simulator.sample_tasks(rng, TASKS)
-    state, goal = (_perceive(agent, simulator, s) for s in (tasks.start, tasks.goal))
+    state, goal = (perceive(agent.perception, simulator, s) for s in (tasks.start, tasks.goal))
     directive = agent.configurator.configure(Task(None), goal, agent.digests())
     kept = agent.actor.generator.get_state()
     agent.actor.generator.manual_seed(seed)
@@ -273,9 +273,3 @@ def execute(simulator: Simulator, start: Array, actions: Tensor) -> Array:
 def _path(simulator: Simulator, probe: Tensor, states: State) -> Array:
     """Where the probe reads states (H + 1, ...), on the map: (H + 1, 2)."""
     return simulator.to_map(read(probe, features(states)).double().cpu().numpy())
-
-
-def _perceive(agent: Agent, simulator: Simulator, states: Array) -> State:
-    """Physical states (E, S) as the agent perceives them."""
-    percepts = as_tensors(as_observation(simulator.observe(states)))
-    return agent.perception.encode(percepts.map(lambda x: x.to(agent.device)))

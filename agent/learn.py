@@ -70,6 +70,12 @@ class Config:
     """Time between checkpoints; does not change the result."""
     gauge_every: int = 250
     """Updates of the world model between collapse gauges and probes."""
+    train_encoder: bool = True
+    """Off, the encoder stays as it was drawn: a sham to compare with."""
+    shuffle_actions: bool = False
+    """The world model learns with the actions of other episodes: a sham to compare with."""
+    shuffle_critic_labels: bool = False
+    """The critic learns the targets of other pairs of state and goal: a sham to compare with."""
 
 
 def schedule(step: int, steps: int) -> float:
@@ -102,9 +108,19 @@ class Learner:
         """Updates of all phases together."""
         return sum(steps for _, steps in self.phases())
 
-    def learn(self, progress: Progress, stop_at: int | None = None) -> None:
-        """Train from the newest checkpoint to the end. stop_at (tests): leave after that many updates in all."""
+    def learn(self, progress: Progress, stop_at: int | None = None, after: Run | None = None) -> None:
+        """Train from the newest checkpoint to the end.
+
+        stop_at (tests): leave after that many updates in all. after: a finished run of the first phases, from which a
+        run that has no checkpoint yet goes on, as if the phases had been its own.
+        """
         saved = self.run.resume()
+        if saved is None and after is not None:
+            tensors, meta, step = after.load_checkpoint()
+            assert meta["step"] == 0 and meta["phase"] < len(self.phases()), "the other run is not finished"
+            saved = {k: v for k, v in tensors.items() if not k.startswith("memory.")}, meta, step
+            kept = {k: meta[k] for k in ("phase", "step", "seconds")}
+            self.run.save_checkpoint(step, saved[0], kept)
         first, within = 0, 0
         optimiser_state: dict[str, Tensor] = {}
         if saved is not None:

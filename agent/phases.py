@@ -66,9 +66,11 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
         begin = int(torch.randint(data.length + 2 - learn.window, (1,), generator=generator))
         seen = data.observe(episode, slice(begin, begin + learn.window)).map(lambda x: x.to(agent.device))
         actions = data.actions[episode, begin : begin + learn.window - 1].to(agent.device)
-        state = encoder.encode(seen.map(lambda x: x.flatten(0, 1))).map(
-            lambda x: x.unflatten(0, (learn.batch, learn.window))
-        )
+        if learn.shuffle_actions:
+            actions = actions.roll(1, 0)
+        with torch.set_grad_enabled(learn.train_encoder):
+            state = encoder.encode(seen.map(lambda x: x.flatten(0, 1)))
+        state = state.map(lambda x: x.unflatten(0, (learn.batch, learn.window)))
         after = state[:, 1:]
         if weights.multi_step:
             imagined = model.rollout(state[:, 0], actions)
@@ -100,7 +102,7 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
             return {}
         return gauges.measure(agent, data, seed=config.seed)
 
-    modules = (encoder, model, inverse)
+    modules = (encoder, model, inverse) if learn.train_encoder else (model, inverse)
     parameters = [p for m in modules for p in m.parameters()]
     return Phase("world_model", learn.world_model_steps, learn.learning_rate, parameters, update, after_step)
 
@@ -171,8 +173,8 @@ def critic(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
         near = torch.randint(future.latent.shape[2], (scenes, rows // 2), generator=generator)
         beside = future[torch.arange(scenes)[:, None], torch.arange(rows // 2).expand(scenes, -1), near]
         goal = State.cat([state[record[:, rows // 2 :]], beside, state[other]], 1)
-        loss, metrics = cost.critic_loss(agent.cost, state[record], State.cat([future, seen], 2), blocks, goal)
-        return loss, metrics
+        futures_of = State.cat([future, seen], 2)
+        return cost.critic_loss(agent.cost, state[record], futures_of, blocks, goal, learn.shuffle_critic_labels)
 
     def after_step(step: int) -> dict[str, float]:
         agent.cost.follow(learn.critic_follow)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from modules.types import Directive, PlannerName, State, Task
+from modules.types import Directive, EnergyName, PlannerName, State, Task
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Config:
     """Weight of the trainable cost at the end of a plan; 0 plans by the intrinsic cost alone."""
     discount: float = 0.95
     """gamma per action block."""
-    energy: Literal["terminal", "literal"] = "terminal"
+    energy: EnergyName = "terminal"
     """How the energy of a plan adds up: see modules/cost.py."""
     mode: Literal[1, 2] = 2
     """1: policy, 2: planning."""
@@ -47,6 +47,8 @@ class Config:
     """Primitive actions executed before the next plan."""
     warm_start: bool = True
     """Begin the search from the shifted last plan."""
+    random_subgoals: bool = False
+    """Pursue states drawn from memory, a new one with every plan, in place of the goal: a sham to compare with."""
 
 
 class Configurator:

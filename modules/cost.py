@@ -146,6 +146,7 @@ class Costs(nn.Module):
 
         `terminal`: F = sum_{t<H} IC(s[t]) + gamma^H TC(s[H]); without a critic the last state pays IC instead.
         `literal`: F = sum_t IC(s[t]) + TC(s[t]) as the paper prints it, which counts the future more than once.
+        `last`: as `terminal`, without the sum: F = gamma^H TC(s[H]), or IC(s[H]) without a critic.
         """
         drives = self.intrinsic(states, actions, directive)
         horizon = states.latent.shape[-2]
@@ -161,6 +162,8 @@ class Costs(nn.Module):
                 # The critic speaks for the goal from s[H] on, s[H] included; other drives still pay there.
                 if "goal" in drives:
                     drives["goal"] = torch.cat([drives["goal"][..., :-1], torch.zeros_like(value)], -1)
+        if directive.energy == "last":
+            drives = {k: torch.cat([torch.zeros_like(v[..., :-1]), v[..., -1:]], -1) for k, v in drives.items()}
         energy = critic.sum(-1)
         for cost in drives.values():
             energy = energy + cost.sum(-1)
@@ -193,7 +196,7 @@ def _beside(x: Tensor, dims: int) -> Tensor:
 
 
 def critic_loss(
-    costs: Costs, state: State, futures: State, blocks: Tensor, goal: State
+    costs: Costs, state: State, futures: State, blocks: Tensor, goal: State, shuffled: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Learn TC(s, g), the cost-to-go until the goal is reached, from memory records (LeCun 2022, section 3.3).
 
@@ -204,7 +207,8 @@ def critic_loss(
     done. The target comes from the slow copy, pessimistic over its ensemble; nothing flows into the encoder.
 
     Shapes: P scenes, R records of each, N futures of each record, G goals of the same scene: state (P, R, ...), futures
-    (P, R, N, ...), blocks (N,) the k_n, goal (P, G, ...), all detached.
+    (P, R, N, ...), blocks (N,) the k_n, goal (P, G, ...), all detached. shuffled: every pair is given the target of
+    another scene, record and goal, to see what learning from labels that mean nothing would bring.
     """
     assert costs.critic is not None and costs.target is not None
     gamma = costs.critic.discount
@@ -215,6 +219,8 @@ def critic_loss(
         after = ((1 - later) / (1 - gamma) + later * value).amin(2)
         here, there = state.map(lambda x: x.unsqueeze(2)), goal.map(lambda x: x.unsqueeze(1))
         target = goal_distance(here, there, costs.anatomy, costs.config) * (1 + gamma * after)
+        if shuffled:
+            target = target.roll((1, 1, 1), (0, 1, 2))
     value = costs.critic(here, costs.critic.embed_goal(goal)[:, None])
     loss = (value - target.unsqueeze(-1)).square().mean()
     return loss, {"critic": loss.detach(), "critic_value": value.detach().mean(), "critic_target": target.mean()}

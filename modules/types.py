@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 PlannerName = Literal["cem", "mppi", "gradient"]
+EnergyName = Literal["terminal", "literal", "last"]
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,9 @@ class Directive:
     """v: weight of the trainable cost at the end of an imagined path. 0 turns the critic off."""
     discount: float
     """gamma of the critic, per imagined step."""
-    energy: Literal["terminal", "literal"]
-    """`terminal`: sum of IC, then one critic at the end. `literal`: IC + TC at every step, as the paper prints it."""
+    energy: EnergyName
+    """`terminal`: sum of IC, then one critic at the end. `literal`: IC + TC at every step, as the paper prints it.
+    `last`: nothing counts but where the plan ends."""
     mode: Literal[1, 2]
     """1: act by the policy, without search. 2: plan."""
     planner: PlannerName

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -58,7 +57,7 @@ def born(config: Config):
 def explored(config: Config, seed: int = 0) -> Dataset:
     """Data to learn from."""
     world = open_world(config.env, options_of(config))
-    return explore(config.collect, world, config.world_model.block, np.random.default_rng(seed))
+    return explore(config.collect, world, config.world_model.block, seed)
 
 
 def train_tiny(config: Config, folder: Path, stop_at: int | None = None) -> dict:
