@@ -19,6 +19,7 @@ USAGE = """usage: run_agent.py COMMAND ...
                                                              --dynamics learned|oracle
   imagine RUN        pictures of what the agent imagines
   ablate [PRESET]    what is a part worth?                   --without critic memory ... --vary FIELD=A,B --seeds N
+  report FOLDER      one page, offline, of a run or of a comparison
   check ENV_ID       can this world be learned from?
 
 Every command takes --help, and --json: the last line on standard output is then one JSON object.
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate": commands.evaluate,
         "imagine": commands.imagine,
         "ablate": commands.ablate,
+        "report": commands.report,
         "check": commands.check,
     }
     if command not in known:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,6 +145,8 @@ class Variant:
     config: Config
     dynamics: Literal["learned", "oracle"] = "learned"
     cost: Literal["latent", "true"] = "latent"
+    flags: tuple[str, ...] = ()
+    """What asks for this row on the command line."""
 
 
 def variants(
@@ -169,21 +172,22 @@ def variants(
         return config
 
     full = set_all(PRESETS[preset]())
-    out = {FULL: full, **{f"without {name}": ablated(name, full) for name in without}}
+    out = {FULL: Variant(full)}
+    out |= {f"without {n}": Variant(ablated(n, full), flags=("--without", n)) for n in without}
     for name in against:
         other = set_all(PRESETS[name]())
         if (other.env, other.env_options) != (full.env, full.env_options):
             raise UserError(f"{name} lives in another world than {preset}: their tasks cannot be compared")
-        out[name] = other
+        out[name] = Variant(other, flags=("--against", name))
     for text in vary:
-        out |= varied(text, full)
-    out |= {f"sham {name}": ablated(name, full, SHAMS) for name in (SHAMS if "all" in sham else sham)}
-    named = {name: Variant(config) for name, config in out.items()}
+        out |= {name: Variant(config, flags=("--vary", name)) for name, config in varied(text, full).items()}
+    for name in SHAMS if "all" in sham else sham:
+        out[f"sham {name}"] = Variant(ablated(name, full, SHAMS), flags=("--sham", name))
     if diagnose:
-        named["learned dynamics, true cost"] = Variant(full, cost="true")
-        named["oracle dynamics, latent cost"] = Variant(full, dynamics="oracle")
-        named["oracle dynamics, true cost"] = Variant(full, dynamics="oracle", cost="true")
-    return named
+        cells = (Variant(full, cost="true"), Variant(full, "oracle"), Variant(full, "oracle", "true"))
+        for cell in cells:
+            out[f"{cell.dynamics} dynamics, {cell.cost} cost"] = dataclasses.replace(cell, flags=("--diagnose",))
+    return out
 
 
 READ: dict[str, tuple[str, ...]] = {
@@ -262,7 +266,8 @@ class Cell:
     @property
     def asked(self) -> dict[str, Any]:
         """What the outcome depends on; a file that answers another question is not used."""
-        return {"name": self.name, **dataclasses.asdict(self.variant), "tasks": self.tasks}
+        asked = {"config": dataclasses.asdict(self.config), "dynamics": self.variant.dynamics}
+        return {"name": self.name, **asked, "cost": self.variant.cost, "tasks": self.tasks}
 
 
 def cells(variants: dict[str, Variant], seeds: int, tasks: int) -> list[Cell]:
@@ -284,19 +289,35 @@ Train = Callable[..., dict[str, Any]]
 """(configuration, run folder, command, after=run folder) -> summary: agent/commands.py:train_run."""
 
 
-def compute(cell: Cell, runs: Path, train: Train, command: list[str]) -> dict[str, Any]:
-    """Train what the cell needs, or find it trained in `runs`, and evaluate it; returns what its file holds."""
+def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: dict[str, Exception]) -> None:
+    """See that all trainings of the cell are there. What failed once fails again at once, for other cells that ask."""
     before: Path | None = None
-    summary: dict[str, Any] = {}
     for run, training in zip(cell.runs, cell.trainings, strict=True):
-        try:
-            summary = json.loads((runs / run / "summary.json").read_text())
-        except (OSError, ValueError):
-            summary = train(training, runs / run, command, after=before)
+        if run in failed:
+            raise failed[run]
+        if not is_trained(runs / run):
+            try:
+                train(training, runs / run, command, after=before)
+            except Exception as error:
+                failed[run] = error
+                raise
         before = runs / run
-    assert before is not None
+
+
+def is_trained(run: Path) -> bool:
+    """Whether a training has come to its end."""
+    try:
+        return "train_wall_seconds" in json.loads((run / "summary.json").read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def acted(cell: Cell, runs: Path) -> dict[str, Any]:
+    """Evaluate the cell with what was trained for it; returns what its file holds."""
+    run = runs / cell.runs[-1]
     torch.set_num_threads(cell.config.threads)
-    agent = Agent.load(before, cell.config.device, cell.config)
+    torch.set_flush_denormal(True)
+    agent = Agent.load(run, cell.config.device, cell.config)
     simulator = make_simulator(cell.config.env, options_of(cell.config))
     result, raw = evaluation.evaluate(
         agent,
@@ -314,9 +335,32 @@ def compute(cell: Cell, runs: Path, train: Train, command: list[str]) -> dict[st
         "success_final": result["success_final"],
         "task_list_sha256": result["task_list_sha256"],
         "plan_ms": result["plan_ms_median"],
-        "train_seconds": summary["train_wall_seconds"],
+        "train_seconds": json.loads((run / "summary.json").read_text())["train_wall_seconds"],
         "floors": result["floors"],
     }
+
+
+def failure(cell: Cell, error: Exception) -> dict[str, Any]:
+    """What the file of a cell holds that failed."""
+    tell(f"  {cell.name}, seed {cell.config.seed}, failed: {error}")
+    return {**cell.asked, "runs": cell.runs, "error": f"{type(error).__name__}: {error}"}
+
+
+Launcher = Callable[[list[Cell], Path, Train, list[str]], Iterator[tuple[Cell, dict[str, Any]]]]
+"""(cells, folder of runs, training, command) -> each cell with what its file is to hold, in any order."""
+
+
+def locally(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """One cell after the other, in this process."""
+    failed: dict[str, Exception] = {}
+    for number, cell in enumerate(todo, 1):
+        tell(f"cell {number} of {len(todo)}: {cell.name}, seed {cell.config.seed}")
+        try:
+            trained(cell, runs, train, command, failed)
+            held = acted(cell, runs)
+        except Exception as error:  # whatever it is, the other cells go on
+            held = failure(cell, error)
+        yield cell, held
 
 
 def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
@@ -339,31 +383,42 @@ def compare(
     train: Train,
     command: list[str],
     runs: Path | None = None,
+    common: Sequence[str] = (),
+    launch: Launcher = locally,
 ) -> dict[str, Any]:
     """Compute what is missing, cell by cell, and write comparison.json; returns what it holds.
 
-    runs: where trainings live, <out>/runs by default; several comparisons may have them in common.
+    runs: where trainings live, <out>/runs by default; several comparisons may have them in common. common: the words
+    of the command line that ask for the full agent, to which a row's own flags are added.
     """
     runs = runs or out / "runs"
-    todo = cells(variants, seeds, tasks)
+    wanted = cells(variants, seeds, tasks)
     (out / "cells").mkdir(parents=True, exist_ok=True)
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
-    for number, cell in enumerate(todo, 1):
-        held = finished(cell, out)
-        if held is None:
-            tell(f"cell {number} of {len(todo)}: {cell.name}, seed {cell.config.seed}")
-            try:
-                held = compute(cell, runs, train, command)
-            except Exception as error:  # whatever it is, the other cells go on
-                tell(f"  failed: {error}")
-                held = {**cell.asked, "runs": cell.runs, "error": f"{type(error).__name__}: {error}"}
-            write_durable(out / cell.file, json.dumps(held).encode())
-        results[cell.name].append(held)
-    comparison = {"command": command, "seeds": seeds, "tasks": tasks, "variants": summarise(variants, results)}
-    write_durable(out / "comparison.json", json.dumps(comparison, indent=1).encode())
+    done = {cell.file: held for cell in wanted if (held := finished(cell, out)) is not None}
+
+    def table() -> dict[str, Any]:
+        results = {name: [done[c.file] for c in wanted if c.name == name and c.file in done] for name in variants}
+        rows = summarise(variants, results, common)
+        comparison = {"command": command, "seeds": seeds, "tasks": tasks, "variants": rows}
+        write_durable(out / "comparison.json", json.dumps(comparison, indent=1).encode())
+        return comparison
+
+    for cell, held in launch([c for c in wanted if c.file not in done], runs, train, command):
+        write_durable(out / cell.file, json.dumps(held).encode())
+        done[cell.file] = held
+        table()  # what is known so far, should the rest never come
+    comparison = table()
     if any("iqm" in row for row in comparison["variants"]):
         write_durable(out / "comparison.png", encode_png(drawing.comparison(comparison["variants"])))
     return comparison
+
+
+def changes(full: Variant, variant: Variant) -> str:
+    """The difference as lines of dotted fields."""
+    before, after = (
+        {**dataclasses.asdict(v.config), "dynamics": v.dynamics, "judged by": v.cost} for v in (full, variant)
+    )
+    return config_diff(before, after)
 
 
 def shared(config: Config, full: Config) -> str:
@@ -374,7 +429,9 @@ def shared(config: Config, full: Config) -> str:
     return "world model of full" if mine[0] == theirs[0] else "its own"
 
 
-def summarise(variants: dict[str, Variant], results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def summarise(
+    variants: dict[str, Variant], results: dict[str, list[dict[str, Any]]], common: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """One row per variant: success, difference to the full agent on the seeds that both have, cost in time."""
     good = {name: {r["config"]["seed"]: r for r in rows if "error" not in r} for name, rows in results.items()}
     full, out = variants[FULL].config, []
@@ -382,7 +439,8 @@ def summarise(variants: dict[str, Variant], results: dict[str, list[dict[str, An
         mine, rows = good[name], results[name]
         row: dict[str, Any] = {
             "variant": name,
-            "changes": config_diff(dataclasses.asdict(variants[FULL]), dataclasses.asdict(variant)),
+            "changes": changes(variants[FULL], variant),
+            "command": shlex.join([*common, *variant.flags]),
             "n_seeds": len(mine),
             "failed": {r["config"]["seed"]: r["error"] for r in rows if "error" in r},
             "runs": [r["runs"][-1] for r in rows],
@@ -397,9 +455,11 @@ def summarise(variants: dict[str, Variant], results: dict[str, list[dict[str, An
                 "train_seconds": float(np.median([r["train_seconds"] for r in mine.values()])),
                 "task_list_sha256": next(iter(mine.values()))["task_list_sha256"],
             }
-            common = sorted(set(mine) & set(good[FULL]))
-            if name != FULL and common:
-                ours, theirs = (np.array([good[who][seed]["outcomes"] for seed in common]) for who in (name, FULL))
+            shared_seeds = sorted(set(mine) & set(good[FULL]))
+            if name != FULL and shared_seeds:
+                ours, theirs = (
+                    np.array([good[who][seed]["outcomes"] for seed in shared_seeds]) for who in (name, FULL)
+                )
                 row["difference"] = dataclasses.asdict(estimate(ours, theirs))
                 row["probability_of_improvement"] = probability_of_improvement(ours, theirs)
         out.append(row)

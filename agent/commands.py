@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 import tyro
 
-from agent import collect
+from agent import collect, thoughts
 from agent import evaluate as evaluation
 from agent import imagine as imagination
 from agent.agent import Agent, pick_device
 from agent.collect import open_world
-from agent.console import Progress, set_quiet, table, tell
+from agent.console import Progress, set_quiet, table, tell, warn
 from agent.errors import UserError, nearest
 from agent.learn import Learner
 from agent.presets import PRESETS, Config, from_dict, options_of
@@ -30,6 +30,7 @@ from envs import Simulator
 
 T = TypeVar("T")
 SETTINGS = ("planner", "mode", "samples", "iterations", "horizon", "replan_every")  # of the directive, for evaluate
+MAX_RECORDED = 20  # episodes in a report
 
 
 def train(arguments: list[str], command_line: list[str]) -> int:
@@ -53,9 +54,17 @@ def train(arguments: list[str], command_line: list[str]) -> int:
 
 
 def train_run(
-    config: Config, folder: Path, command_line: list[str], stop_at: int | None = None, after: Path | None = None
+    config: Config,
+    folder: Path,
+    command_line: list[str],
+    stop_at: int | None = None,
+    after: Path | None = None,
+    spread: collect.Spread = map,
 ) -> dict[str, Any]:
-    """Train, or go on training, the run in `folder`; returns its summary. after: a run of the first phases to go on."""
+    """Train, or go on training, the run in `folder`; returns its summary.
+
+    after: a run of the first phases, to go on from. spread: who explores (see collect.explore).
+    """
     setup(config)
     began, cpu = time.monotonic(), time.process_time()
     # Whatever can be wrong with the configuration is found before there is a folder that holds it.
@@ -68,7 +77,7 @@ def train_run(
     with Run.create_or_resume(folder, dataclasses.asdict(config), command_line) as run, Progress() as progress:
         progress.start("explore", config.collect.episodes)
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
-        data = collect.explore(config.collect, world, config.world_model.block, config.seed)
+        data = collect.explore(config.collect, world, config.world_model.block, config.seed, spread)
         steps = data.episodes * data.length * config.world_model.block
         progress.update(data.episodes, f"{steps} environment steps")
         seconds = (time.monotonic() - began, time.process_time() - cpu)
@@ -133,6 +142,8 @@ class EvaluateArguments:
     """Primitive actions per task; the run's own by default."""
     seed: int = 0
     """Of the world's noise and of the search."""
+    record: int = 6
+    """Episodes whose Thoughts are kept for the report, the first tasks of the list."""
     threads: int = 1
     """CPU threads."""
     device: str = "auto"
@@ -147,6 +158,8 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
+    if not 0 <= args.record <= MAX_RECORDED:
+        raise UserError(f"--record must be from 0 to {MAX_RECORDED}, got {args.record}")
     config, agent, run = load_run(args.run, args.device, args.threads)
     if not 0 <= args.seed < 2**63:
         raise UserError(f"--seed must be from 0 to 2^63 - 1, got {args.seed}")
@@ -156,17 +169,13 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     if args.mode == 1 and not bool(agent.actor.trained):
         raise UserError(f"{args.run} has no policy yet: train it to the end, or evaluate with --mode 2")
     simulator = simulator_of(config)
+    budget = args.budget or config.max_steps
+    changes = {k: v for k in SETTINGS if (v := getattr(args, k)) is not None}
+    asked = (changes, args.dynamics, args.cost, args.seed)
     with Progress() as progress:
+        recording = _recorded(agent, config, simulator, budget, args.record, asked, progress)
         result, _ = evaluation.evaluate(
-            agent,
-            simulator,
-            args.budget or config.max_steps,
-            args.tasks,
-            {k: v for k in SETTINGS if (v := getattr(args, k)) is not None},
-            args.dynamics,
-            args.seed,
-            progress,
-            args.cost,
+            agent, simulator, budget, args.tasks, changes, args.dynamics, args.seed, progress, args.cost
         )
     summary = _summary(run)
     result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
@@ -184,9 +193,33 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     table(f"{config.env}: {args.tasks} unseen tasks, {result['budget']} steps each", rows)
     tell(f"task list {result['task_list_sha256'][:16]}, {result['dynamics']} dynamics, training seed {config.seed}")
     judged = "" if args.cost == "latent" else f"-{args.cost}-cost"
-    run.write_json(f"evaluation-mode{result['mode']}-{result['planner']}-{result['dynamics']}{judged}.json", result)
+    name = f"mode{result['mode']}-{result['planner']}-{result['dynamics']}{judged}"
+    run.write_json(f"evaluation-{name}.json", result)
+    if recording is not None:
+        run.write_json(f"thoughts-{name}.json", recording)
     _finish(result, as_json)
     return 0
+
+
+def _recorded(
+    agent: Agent,
+    config: Config,
+    simulator: Simulator,
+    budget: int,
+    episodes: int,
+    asked: tuple[dict[str, Any], str, str, int],
+    progress: Progress,
+) -> dict[str, Any] | None:
+    """The Thoughts of some episodes, before an evaluation fills the memory with others; None when none are wanted."""
+    if not episodes:
+        return None
+    progress.start("record", episodes)
+    tasks, _ = evaluation.task_list(simulator, episodes)
+    probe = imagination.probe_of(agent, config, simulator, asked[-1])
+    with evaluation.settings(agent, simulator, budget, *asked):
+        recording = thoughts.record(agent, simulator, tasks, budget, probe)
+    progress.update(episodes)
+    return recording
 
 
 @dataclass(frozen=True)
@@ -244,6 +277,8 @@ class AblateArguments:
     """Tasks per cell, the first of the frozen list."""
     out: Path | None = None
     """Folder of the comparison; runs/ablate_PRESET by default."""
+    launcher: Literal["local", "ray"] = "local"
+    """ray: cells and exploration on a Ray cluster, the one at RAY_ADDRESS or one on this machine."""
     runs: Path | None = None
     """Folder of its trainings, which comparisons may have in common; OUT/runs by default."""
 
@@ -258,9 +293,18 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be 1 or more, got {getattr(args, name)}")
     variants = ablation.variants(args.preset, args.without, args.against, args.vary, args.sham, args.set, args.diagnose)
+    common = ["python", *command_line[:1], "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
+    common += ["--seeds", str(args.seeds), "--tasks", str(args.tasks)]
     simulator_of(variants[ablation.FULL].config)  # a world without tasks is found out before training for hours
+    launch = ablation.locally
+    if args.launcher == "ray":
+        from agent import cluster
+
+        launch = cluster.launcher()
     out = args.out or Path(f"runs/ablate_{args.preset}")
-    comparison = ablation.compare(variants, args.seeds, args.tasks, out, train_run, command_line, args.runs)
+    comparison = ablation.compare(
+        variants, args.seeds, args.tasks, out, train_run, command_line, args.runs, common, launch
+    )
     rows = comparison["variants"]
     table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [_ablation_row(row) for row in rows])
     tell(f"  {out / 'comparison.json'}\n  {out / 'comparison.png'}")
@@ -287,6 +331,28 @@ def _ablation_row(row: dict[str, Any]) -> dict[str, str]:
         "weights": row["weights"],
         "failed": failed,
     }
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """One page, offline, with what a run learned and imagines, or with the table of a comparison."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run or of a comparison."""
+
+
+def report(arguments: list[str], command_line: list[str]) -> int:
+    """run_agent.py report RUN_OR_COMPARISON."""
+    from agent import report as reporting
+
+    arguments, as_json = _json_flag(arguments)
+    args = _parse(ReportArguments, arguments, "run_agent.py report", ReportArguments.__doc__ or "")
+    page, missing = reporting.write(args.folder)
+    for text in missing:
+        warn(f"missing: {text}")
+    tell(f"  {page}")
+    _finish({"report": str(page), "missing": missing}, as_json)
+    return 0
 
 
 def check(arguments: list[str], command_line: list[str]) -> int:

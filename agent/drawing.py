@@ -280,6 +280,39 @@ def curves(numbers: Mapping[str, Any], reach: float) -> Picture:
     return _drawn(figure)
 
 
+CORNERS = np.array([[[31, 119, 180], [44, 160, 44]], [[148, 60, 180], [230, 120, 20]]], np.float64)
+
+
+def place_colours(places: NDArray) -> Picture:
+    """Places (N, 2) from 0 to 1, column and row -> colours (N, 3): the four corners differ, what is near is alike."""
+    x, y = np.asarray(places, np.float64).clip(0, 1)[:, :, None].swapaxes(0, 1)
+    top, bottom = (CORNERS[i, 0] * (1 - x) + CORNERS[i, 1] * x for i in (0, 1))
+    return (top * (1 - y) + bottom * y).round().astype(np.uint8)
+
+
+def latent_map(numbers: Mapping[str, Any]) -> Picture:
+    """Latents laid out flat, coloured by true position, with imagined paths beside real ones (imagine.project)."""
+    figure = Figure(figsize=(8.4, 6), dpi=110, layout="constrained")
+    axes, key = figure.subplots(1, 2, width_ratios=(5, 1))
+    points, colours = np.array(numbers["points"]), place_colours(np.array(numbers["places"])) / 255
+    axes.scatter(*points.T, c=colours, s=12, alpha=0.7, linewidths=0)
+    for number, path in enumerate(numbers["paths"]):
+        label = ("what was perceived", "what was imagined") if number == 0 else (None, None)
+        axes.plot(*np.array(path["perceived"]).T, color="black", linewidth=1.6, label=label[0])
+        axes.plot(*np.array(path["imagined"]).T, "--", color=_unit(RED), linewidth=1.8, label=label[1])
+        axes.plot(*path["perceived"][0], "o", color="white", markeredgecolor="black")
+    u, v = (100 * x for x in numbers["explained"])
+    axes.set(xlabel=f"first direction, {u:.0f} % of the distances", ylabel=f"second, {v:.0f} %")
+    axes.set_title("Latents of held-out episodes, coloured by where the agent is")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 40), np.linspace(0, 1, 40)), -1).reshape(-1, 2)
+    key.imshow(place_colours(grid).reshape(40, 40, 3))
+    key.set(xticks=[], yticks=[])
+    key.set_title("colours\nof the map", fontsize=10)
+    return _drawn(figure)
+
+
 def comparison(rows: Sequence[Mapping[str, Any]]) -> Picture:
     """Success of every variant with its interval, from what ablate.summarise gives; failed variants are named."""
     figure = Figure(figsize=(9, 1.4 + 0.42 * len(rows)), dpi=110, layout="constrained")

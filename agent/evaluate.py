@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from agent.oracle import OracleDynamics, TrueCost
 from envs import Simulator
 from envs.simulator import Array, Tasks
 from envs.world import as_observation
+from modules.types import Thought
 
 TASK_SEED = 1_000_003  # of the frozen list; training seeds never meet it, because they go through SeedSequence
 LISTED = 1000  # tasks in the list; a longer one is another list
@@ -79,6 +81,42 @@ def roll(
     )
 
 
+def pursue(agent: Agent, simulator: Simulator, goals: Array) -> None:
+    """Give the agent goals (E, S), and an oracle in it what it has to know of them."""
+    agent.pursue(as_observation(simulator.observe(goals)))
+    if isinstance(agent.judge, TrueCost):
+        agent.judge.survey(goals)
+
+
+def act(agent: Agent, simulator: Simulator, states: Array) -> tuple[NDArray, Thought]:
+    """One decision of E episodes in these states (E, S)."""
+    if isinstance(agent.dynamics, OracleDynamics):
+        agent.dynamics.states = states
+    return agent.act(as_observation(simulator.observe(states)))
+
+
+@contextmanager
+def settings(
+    agent: Agent, simulator: Simulator, budget: int, changes: Mapping[str, Any], dynamics: str, cost: str, seed: int
+) -> Iterator[None]:
+    """Inside, the agent acts as asked (see `evaluate`), with the search's random numbers from their beginning."""
+    kept, asked = agent.configurator.config, dict(changes)
+    if "horizon" in asked:
+        asked["horizon_without_critic"] = asked["horizon"]
+    agent.configurator.config = replace(kept, **asked)
+    block = agent.world_model.block
+    if dynamics == "oracle":
+        agent.dynamics = OracleDynamics(simulator, agent.perception, block)
+    if cost == "true":
+        agent.judge = TrueCost(simulator, agent.perception, block, budget)
+    agent.actor.generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        agent.configurator.config = kept
+        agent.dynamics, agent.judge = agent.world_model, agent.cost
+
+
 def run_agent(
     agent: Agent, simulator: Simulator, tasks: Tasks, budget: int, seed: int, progress: Progress | None = None
 ) -> Result:
@@ -88,15 +126,11 @@ def run_agent(
         progress.start("evaluate", len(tasks))
     for first in range(0, len(tasks), BATCH):
         some = Tasks(tasks.start[first : first + BATCH], tasks.goal[first : first + BATCH])
-        agent.pursue(as_observation(simulator.observe(some.goal)))
-        if isinstance(agent.judge, TrueCost):
-            agent.judge.survey(some.goal)
+        pursue(agent, simulator, some.goal)
         times: list[float] = []
 
         def control(states: Array, _: Array, __: int, times: list[float] = times) -> NDArray:
-            if isinstance(agent.dynamics, OracleDynamics):
-                agent.dynamics.states = states
-            action, thought = agent.act(as_observation(simulator.observe(states)))
+            action, thought = act(agent, simulator, states)
             if thought.replanned:
                 times.append(thought.milliseconds)
             return action
@@ -133,19 +167,15 @@ def decision_times(agent: Agent, simulator: Simulator, tasks: Tasks, decisions: 
     torch.set_num_threads(1)
     try:
         times = []
-        agent.pursue(as_observation(simulator.observe(tasks.goal[:1]), 0))
-        if isinstance(agent.judge, TrueCost):
-            agent.judge.survey(tasks.goal[:1])
+        pursue(agent, simulator, tasks.goal[:1])
         states, rng = tasks.start[:1], np.random.default_rng(0)
         for _ in range(100 * decisions):
-            if isinstance(agent.dynamics, OracleDynamics):
-                agent.dynamics.states = states
-            action, thought = agent.act(as_observation(simulator.observe(states), 0))
+            action, thought = act(agent, simulator, states)
             if thought.replanned:
                 times.append(thought.milliseconds)
             if len(times) == decisions + 5:
                 break
-            states = simulator.step(states, action[None], rng)
+            states = simulator.step(states, action, rng)
         return times[5:]
     finally:
         torch.set_num_threads(threads)
@@ -168,25 +198,12 @@ def evaluate(
     imagines by simulating; cost `true` judges what is imagined by the oracle controller's way to the goal.
     """
     chosen, digest = task_list(simulator, tasks)
-    settings = agent.configurator.config
-    asked = dict(changes or {})
-    if "horizon" in asked:
-        asked["horizon_without_critic"] = asked["horizon"]
-    agent.configurator.config = replace(settings, **asked)
-    if dynamics == "oracle":
-        agent.dynamics = OracleDynamics(simulator, agent.perception, agent.world_model.block)
-    if cost == "true":
-        agent.judge = TrueCost(simulator, agent.perception, agent.world_model.block, budget)
-    agent.actor.generator.manual_seed(seed)
-    try:
+    with settings(agent, simulator, budget, changes or {}, dynamics, cost, seed):
         began = time.monotonic()
         result = run_agent(agent, simulator, chosen, budget, seed, progress)
         seconds = time.monotonic() - began
         single = decision_times(agent, simulator, chosen)
         directive = agent.configurator.configure(agent.task, None, agent.digests())
-    finally:
-        agent.configurator.config = settings
-        agent.dynamics, agent.judge = agent.world_model, agent.cost
     low, high = wilson(result.success, tasks)
     reached = result.steps[result.steps > 0]
     out = {
@@ -205,6 +222,10 @@ def evaluate(
         "plan_ms_batch": float(np.median(result.milliseconds)),
         "plan_batch": min(BATCH, tasks),
         "seconds": seconds,
+        "task_steps": result.steps.tolist(),
+        "task_distance": np.linalg.norm(
+            simulator.positions(chosen.goal) - simulator.positions(chosen.start), axis=1
+        ).tolist(),
         "mode": directive.mode,
         "planner": directive.planner,
         "dynamics": dynamics,

@@ -20,10 +20,23 @@ from torch import Tensor
 
 from agent import collect
 from agent.collect import Dataset
-from agent.drawing import RED, SEEN, SIDE, Picture, PlanView, curves, difference, film, plan_map, strip, to_rgb
+from agent.drawing import (
+    RED,
+    SEEN,
+    SIDE,
+    Picture,
+    PlanView,
+    curves,
+    difference,
+    film,
+    latent_map,
+    plan_map,
+    strip,
+    to_rgb,
+)
 from agent.errors import UserError
 from agent.gauges import encode_some, features, position_probe, read
-from agent.metrics import encode_gif, encode_png
+from agent.metrics import encode_gif, encode_png, to_json
 from agent.oracle import perceive
 from envs import Simulator
 from envs.simulator import Array
@@ -39,6 +52,7 @@ PROBE_EPISODES = 256  # others again, to fit the probe that reads positions out 
 MAX_HORIZON, MAX_SHOWN = 128, 16
 RATIO_AT = 16  # imagined steps after which the error is compared with its baselines
 TASKS, REJECTED = 4, 12  # in the picture of plans
+MAPPED, NEIGHBOURS = 700, 8  # states in the map of the latent, and how many of them each is joined to
 FPS = 4.0
 
 
@@ -66,6 +80,7 @@ class Pictures:
     strip: Picture
     plans: Picture
     latent_error: Picture
+    latent_map: Picture
     numbers: dict[str, Any]
 
 
@@ -83,6 +98,8 @@ def imagine(
         "imagination/rollout.png": encode_png(shown.strip),
         "imagination/plans.png": encode_png(shown.plans),
         "imagination/latent_error.png": encode_png(shown.latent_error),
+        "imagination/latent_map.png": encode_png(shown.latent_map),
+        "imagination/numbers.json": to_json(shown.numbers, indent=None),
     }
     for name, content in files.items():
         run.write_bytes(name, content)
@@ -95,6 +112,7 @@ def to_tensorboard(agent: Agent, config: Config, simulator: Simulator, run: Run,
     run.gif("imagination/openloop", shown.film, step, FPS)
     run.image("imagination/plans", shown.plans, step)
     run.image("imagination/latent_error", shown.latent_error, step)
+    run.image("imagination/latent_map", shown.latent_map, step)
 
 
 @torch.no_grad()
@@ -110,12 +128,14 @@ def pictures(
     error = difference(real, imagined)
     numbers = errors(rollout)
     views, plan_numbers = plans(agent, simulator, rollout.probe, seed)
+    projection = project(rollout, simulator, episodes)
     return Pictures(
         film=film(real, imagined, error),
         strip=strip(real, imagined, error, f"{config.env}, one step is {config.world_model.block} actions"),
         plans=plan_map(views, f"Plans for unseen tasks of {config.env}"),
         latent_error=curves(numbers, simulator.success_radius),
-        numbers={**numbers, "plans": plan_numbers},
+        latent_map=latent_map(projection),
+        numbers={**numbers, "plans": plan_numbers, "latent_map": projection},
     )
 
 
@@ -137,8 +157,13 @@ def roll(agent: Agent, config: Config, simulator: Simulator, horizon: int, seed:
     state = encode_some(agent, data, *index).map(lambda x: x.unflatten(0, (EPISODES, moments)))
     actions = data.actions[:, SEEN - 1 :].to(agent.device)
     model, last = agent.world_model, state[:, SEEN - 1]
-    probe = position_probe(agent, held_out(config, simulator, PROBE_EPISODES, 16, (seed, 3)), seed)
+    probe = probe_of(agent, config, simulator, seed)
     return Rollout(data, state, model.rollout(last, actions), model.rollout(last, actions.flip(0)), probe)
+
+
+def probe_of(agent: Agent, config: Config, simulator: Simulator, seed: int) -> Tensor:
+    """The linear probe that reads positions out of states (D + I + 1, 2), from episodes that training never saw."""
+    return position_probe(agent, held_out(config, simulator, PROBE_EPISODES, 16, (seed, 3)), seed)
 
 
 def errors(rollout: Rollout) -> dict[str, Any]:
@@ -171,6 +196,52 @@ def errors(rollout: Rollout) -> dict[str, Any]:
             out["latent_mse"][baseline][at - 1], 1e-12
         )
     return out
+
+
+def project(rollout: Rollout, simulator: Simulator, paths: int) -> dict[str, Any]:
+    """A map of the latent space in two dimensions, with imagined paths beside the perceived ones.
+
+    Isomap (Tenenbaum, de Silva and Langford, Science 2000): what counts is the way from one state to another through
+    states in between, so a sheet that is rolled up in many dimensions is laid out flat.
+
+    Returns:
+        {"points": [[u, v], ...], "places": [[x, y], ...] of the same states on the map, each from 0 to 1, "explained":
+        shares of the distances along u and v, "paths": [{"perceived": [[u, v], ...], "imagined": [[u, v], ...]}, ...]}.
+    """
+    assert rollout.data.positions is not None
+    latent = rollout.state.latent
+    every = latent.flatten(0, 1)
+    some = np.random.default_rng(0).permutation(len(every))[:MAPPED]
+    known = every[torch.from_numpy(some)].double().cpu()
+    direct = torch.cdist(known, known)
+    far = direct.kthvalue(min(NEIGHBOURS + 1, len(known)), 1).values
+    way = torch.where((direct <= far[:, None]) | (direct <= far), direct, torch.inf)
+    for i in range(len(way)):  # all shortest ways (Floyd and Warshall)
+        way = torch.minimum(way, way[:, i : i + 1] + way[i])
+    way = torch.where(way.isfinite(), way, 1.5 * way[way.isfinite()].max())  # between pieces that nothing joins
+    squared = way.square()
+    centred = -0.5 * (squared - squared.mean(0) - squared.mean(1, keepdim=True) + squared.mean())
+    values, axes = torch.linalg.eigh(centred)
+    values, axes = values.flip(0)[:2].clamp(min=1e-9), axes.flip(1)[:, :2]
+
+    def seen(x: Tensor) -> list[list[float]]:
+        """States (N, D) by their ways to the known ones (landmark scaling, de Silva and Tenenbaum 2004)."""
+        step, near = torch.cdist(x.double().cpu(), known).topk(min(NEIGHBOURS, len(known)), largest=False)
+        ways = (step[..., None] + way[near]).amin(1)
+        at = -0.5 * (ways.square() - squared.mean(0)) @ (axes / values.sqrt())
+        return [[float(f"{float(u):.4g}"), float(f"{float(v):.4g}")] for u, v in at]
+
+    places = simulator.to_map(rollout.data.positions.reshape(-1, 2))
+    low, high = places.min(0), places.max(0)
+    start = latent[:, SEEN - 1 : SEEN]
+    imagined = torch.cat([start, rollout.imagined.latent], 1)
+    total = float(torch.linalg.eigvalsh(centred).clamp(min=0).sum())
+    return {
+        "points": seen(known),
+        "places": [[round(float(x), 3) for x in p] for p in (places[some] - low) / np.maximum(high - low, 1e-9)],
+        "explained": [round(float(x) / max(total, 1e-9), 4) for x in values],
+        "paths": [{"perceived": seen(latent[e, SEEN - 1 :]), "imagined": seen(imagined[e])} for e in range(paths)],
+    }
 
 
 # Frames
@@ -231,7 +302,7 @@ def plans(agent: Agent, simulator: Simulator, probe: Tensor, seed: int) -> tuple
             extra["candidates"].energy[e],
             float(plan.energy[e]),
         )
-        some = spread(energies, chosen)
+        some = spread(energies, chosen, REJECTED)
         here = state[e : e + 1]
         others = agent.imagine(here, candidates[None, some])[0]
         goal_position = simulator.positions(tasks.goal[e : e + 1])[0]
@@ -254,11 +325,11 @@ def plans(agent: Agent, simulator: Simulator, probe: Tensor, seed: int) -> tuple
     return views, numbers
 
 
-def spread(energies: Tensor, chosen: float) -> Tensor:
-    """Which of the energies (N,) to show: at most REJECTED, evenly over their ranks, without the chosen plan's own."""
+def spread(energies: Tensor, chosen: float, limit: int) -> Tensor:
+    """Which of the energies (N,) to show: at most limit, evenly over their ranks, without the chosen plan's own."""
     order = energies.argsort()
     order = order[(energies[order] > chosen) & energies[order].isfinite()]
-    ranks = torch.linspace(0, len(order) - 1, min(REJECTED, len(order))).round().long()
+    ranks = torch.linspace(0, len(order) - 1, min(limit, len(order))).round().long()
     return order[ranks.to(order.device)]
 
 

@@ -200,9 +200,9 @@ def test_plans_name_their_energies_and_shown_rejects_are_worse(shown):
 
 def test_rejected_plans_are_spread_over_their_energies():
     energies = torch.tensor([5.0, float("inf"), 1.0, 3.0, *range(10, 50)])
-    some = energies[imagine.spread(energies, 1.0)]
+    some = energies[imagine.spread(energies, 1.0, imagine.REJECTED)]
     assert len(some) == imagine.REJECTED and some[0] == 3 and some[-1] == 49 and bool((some.diff() > 0).all())
-    assert len(imagine.spread(torch.ones(4), 1.0)) == 0
+    assert len(imagine.spread(torch.ones(4), 1.0, 12)) == 0
 
 
 def test_a_plan_that_is_executed_follows_the_world():

@@ -1,0 +1,301 @@
+// The episode player: what the agent saw, imagined and chose, moment by moment. Everything comes from the page's own
+// JSON (agent/thoughts.py writes it); nothing is fetched.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("thoughts").textContent);
+  const $ = (id) => document.getElementById(id);
+  const episodes = data.flatMap((r) => r.episodes.map((e) => ({ ...e, block: r.block, recording: r.name })));
+  const view = { episode: 0, moment: 0, picked: 0, timer: null };
+  const pictures = new Map();
+
+  // Pictures are decoded once; the page is drawn again when one arrives.
+  const picture = (base64) => {
+    if (!base64) return null;
+    if (!pictures.has(base64)) {
+      const image = new Image();
+      image.onload = () => draw();
+      image.src = "data:image/png;base64," + base64;
+      pictures.set(base64, image);
+    }
+    const image = pictures.get(base64);
+    return image.complete && image.naturalWidth ? image : null;
+  };
+
+  const number = (x) => (x === null || x === undefined ? "-" : Number(x).toFixed(3));
+  const make = (tag, text, attributes = {}) => {
+    const element = document.createElement(tag);
+    if (text !== null) element.textContent = text;
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  const colour = (share) => {  // from cheap, dark to dear, pale
+    const stops = [[68, 40, 130], [33, 145, 140], [220, 205, 60]];
+    const at = Math.min(0.9999, Math.max(0, share)) * 2, i = Math.floor(at), f = at - i;
+    return `rgb(${stops[i].map((v, k) => Math.round(v + f * (stops[i + 1][k] - v))).join(",")})`;
+  };
+
+  const current = () => episodes[view.episode];
+  const now = () => current().moments[view.moment];
+  const plan = () => (now().plan === null ? null : current().plans[now().plan]);
+  const shares = (paths) => {
+    const energies = paths.map((p) => p.energy), low = Math.min(...energies), high = Math.max(...energies);
+    return energies.map((e) => (high > low ? (e - low) / (high - low) : 0));
+  };
+  // Which imagined step of the plan stands for this moment: the block that it ends.
+  const ahead = () => Math.max(1, Math.ceil((view.moment - plan().moment) / current().block));
+
+  function fit(canvas, width, height) {
+    if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.clearRect(0, 0, width, height);
+    return context;
+  }
+
+  function scene(canvas, width = 390) {
+    const image = picture(current().map);
+    if (!image) return null;
+    const scale = width / image.naturalWidth;
+    const context = fit(canvas, width, Math.round(image.naturalHeight * scale));
+    context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    return { context, at: ([x, y]) => [(x + 0.5) * scale, (y + 0.5) * scale], scale };
+  }
+
+  function dot(context, [x, y], radius, fill, edge) {
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    if (fill) { context.fillStyle = fill; context.fill(); }
+    if (edge) { context.strokeStyle = edge; context.lineWidth = 2; context.stroke(); }
+  }
+
+  function trace(context, points, stroke, width, dash = []) {
+    context.beginPath();
+    points.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
+    context.strokeStyle = stroke;
+    context.lineWidth = width;
+    context.setLineDash(dash);
+    context.stroke();
+    context.setLineDash([]);
+  }
+
+  function sheetFrame(canvas, sheet, column, row, size) {
+    const image = picture(sheet);
+    if (!image) return;
+    const [w, h] = size, context = fit(canvas, w * 4, h * 4);
+    context.drawImage(image, column * w, row * h, w, h, 0, 0, canvas.width, canvas.height);
+  }
+
+  function drawReal() {
+    const episode = current(), canvas = $("real");
+    if (episode.frames) {
+      const columns = Math.min(16, episode.moments.length);
+      const place = [view.moment % columns, Math.floor(view.moment / columns)];
+      sheetFrame(canvas, episode.frames, ...place, episode.frame_size);
+    } else {
+      const s = scene(canvas, 260);
+      if (s) dot(s.context, s.at(now().at), 7, "#d62728", "#fff");
+    }
+    canvas.setAttribute("aria-label", `The world at moment ${view.moment}: the agent is at ${now().at.join(", ")}`);
+  }
+
+  function drawImagined() {
+    const canvas = $("imagined"), p = plan();
+    if (!p) {
+      fit(canvas, 260, 260);
+      $("imagined-text").textContent = "Mode-1 acts without imagining";
+      canvas.setAttribute("aria-label", "Nothing was imagined: Mode-1 acts at once");
+      return;
+    }
+    const step = Math.min(ahead(), p.paths[0].critic.length);
+    if (p.frames) sheetFrame(canvas, p.frames, step - 1, view.picked, current().frame_size);
+    else {
+      const s = scene(canvas, 260);
+      if (s) dot(s.context, s.at(p.paths[view.picked].at[step]), 7, "#d62728", "#fff");
+    }
+    const text = `imagined at moment ${p.moment}, ${step} step${step > 1 ? "s" : ""} ahead` + (view.picked ? `, under alternative ${view.picked}` : "");
+    $("imagined-text").textContent = text;
+    canvas.setAttribute("aria-label", `What was ${text}`);
+  }
+
+  function drawMap() {
+    const canvas = $("map"), s = scene(canvas);
+    if (!s) return;
+    const { context, at, scale } = s, episode = current(), p = plan();
+    dot(context, at(episode.goal), Math.max(6, episode.reach * scale), null, "#28964a");
+    dot(context, at(episode.goal), 4, "#28964a", "#fff");
+    if (p) {
+      const share = shares(p.paths);
+      for (let i = p.paths.length - 1; i >= 1; i--) trace(context, p.paths[i].at.map(at), colour(share[i]), 2);
+      trace(context, p.paths[0].at.map(at), "#d62728", 4);
+      p.paths[0].at.slice(1).forEach((x) => dot(context, at(x), 3.5, "#d62728"));
+      if (view.picked) {
+        trace(context, p.paths[view.picked].at.map(at), "#fff", 7);
+        trace(context, p.paths[view.picked].at.map(at), "#1f5ac8", 4);
+      }
+    }
+    trace(context, episode.moments.slice(0, view.moment + 1).map((m) => at(m.at)), "#1d2329", 2, [3, 3]);
+    for (const x of now().recalled?.at ?? []) {
+      const [a, b] = at(x);
+      context.strokeStyle = "#7a4fb3";
+      context.lineWidth = 2;
+      context.strokeRect(a - 5, b - 5, 10, 10);
+    }
+    dot(context, at(now().at), 6, "#fff", "#1d2329");
+    const count = p ? `${p.paths.length - 1} rejected plans` : "no plan";
+    canvas.setAttribute("aria-label", `Map at moment ${view.moment}: the way so far, the goal, the chosen plan and ${count}`);
+  }
+
+  function drawStrip() {
+    const canvas = $("strip"), p = plan();
+    canvas.hidden = !p || !p.frames;
+    if (canvas.hidden) return;
+    const image = picture(p.frames), [w, h] = current().frame_size, steps = p.paths[0].critic.length;
+    if (!image) return;
+    const rows = view.picked ? [0, view.picked] : [0];
+    const context = fit(canvas, steps * (w * 2 + 6), rows.length * (h * 2 + 6));
+    rows.forEach((row, r) => {
+      for (let i = 0; i < steps; i++) {
+        context.drawImage(image, i * w, row * h, w, h, i * (w * 2 + 6), r * (h * 2 + 6), w * 2, h * 2);
+      }
+    });
+    canvas.setAttribute("aria-label", `The ${steps} imagined steps of the chosen plan` + (view.picked ? `, below those of alternative ${view.picked}` : ""));
+  }
+
+  const termsOf = (path) => [...Object.entries(path.drives), ["critic", path.critic]];
+
+  function drawCosts() {
+    const p = plan(), box = $("costs"), table = $("cost-table");
+    box.replaceChildren();
+    table.replaceChildren();
+    if (!p) return;
+    const shown = view.picked ? [0, view.picked] : [0];
+    const steps = p.paths[0].critic.length, names = termsOf(p.paths[0]).map(([name]) => name);
+    const total = (path, i) => termsOf(path).reduce((sum, [, v]) => sum + v[i], 0);
+    const top = Math.max(1e-9, ...shown.flatMap((k) => [...Array(steps).keys()].map((i) => total(p.paths[k], i))));
+    const ns = "http://www.w3.org/2000/svg", width = 440, height = 190, wide = (width - 40) / steps;
+    const svg = document.createElementNS(ns, "svg");
+    const put = (tag, attributes, text) => {
+      const element = document.createElementNS(ns, tag);
+      for (const [k, v] of Object.entries(attributes)) element.setAttribute(k, v);
+      if (text) element.textContent = text;
+      svg.appendChild(element);
+      return element;
+    };
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("class", "chart");
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", `Cost at each imagined step, stacked by ${names.join(" and ")}; the table below has the numbers`);
+    for (let i = 0; i < steps; i++) {
+      shown.forEach((k, place) => {
+        let floor = height - 30;
+        const bar = (wide - 14) / shown.length, x = 36 + i * wide + place * bar;
+        termsOf(p.paths[k]).forEach(([name, values], n) => {
+          const tall = (values[i] / top) * (height - 48);
+          floor -= Math.max(0, tall);
+          put("rect", { class: `part c${n}`, x, y: floor, width: bar - 3, height: Math.max(0, tall), opacity: place ? 0.55 : 1 });
+        });
+      });
+      put("text", { class: "axis", x: 36 + i * wide + (wide - 14) / 2, y: height - 12, "text-anchor": "middle" }, `+${i + 1}`);
+    }
+    put("text", { class: "axis", x: 4, y: 16 }, top.toFixed(2));
+    put("text", { class: "axis", x: 4, y: height - 30 }, "0");
+    const legend = make("ul", null, { class: "legend" });
+    names.forEach((name, n) => legend.appendChild(make("li", name, { class: `c${n}` })));
+    box.append(svg, legend);
+
+    const head = make("tr", null);
+    head.append(make("th", "plan"), make("th", "term"));
+    for (let i = 0; i < steps; i++) head.append(make("th", `+${i + 1}`, { class: "number" }));
+    head.append(make("th", "energy", { class: "number" }));
+    table.append(head);
+    for (const k of shown) {
+      termsOf(p.paths[k]).forEach(([name, values], n) => {
+        const row = make("tr", null);
+        row.append(make("td", n ? "" : k ? `alternative ${k}` : "chosen"), make("td", name));
+        values.forEach((v, i) => row.append(make("td", number(v), { class: "number", "data-plan": k, "data-term": name, "data-step": i + 1 })));
+        row.append(make("td", n ? "" : number(p.paths[k].energy), { class: "number", ...(n ? {} : { "data-energy": k }) }));
+        table.append(row);
+      });
+    }
+  }
+
+  function drawPlans() {
+    const box = $("plans"), p = plan(), key = p ? `${view.episode}.${now().plan}` : "";
+    if (box.dataset.key !== key) {
+      box.dataset.key = key;
+      box.replaceChildren();
+      if (!p) box.append(make("span", "Mode-1 has no alternatives."));
+      const share = p ? shares(p.paths) : [];
+      (p ? p.paths : []).forEach((path, k) => {
+        const label = make("label", null), radio = make("input", null, { type: "radio", name: "plan", value: k });
+        radio.addEventListener("change", () => { view.picked = k; draw(); });
+        const swatch = make("i", null);
+        swatch.style.background = k ? colour(share[k]) : "#d62728";
+        label.append(radio, swatch, make("span", `${k ? `alternative ${k}` : "chosen"}: ${number(path.energy)}`));
+        box.append(label);
+      });
+    }
+    box.querySelectorAll("input").forEach((radio, k) => { radio.checked = k === view.picked; });
+  }
+
+  function drawFacts() {
+    const m = now(), p = plan(), box = $("facts");
+    box.replaceChildren();
+    const facts = [
+      ["mode", m.mode === 2 ? (m.replanned ? `2: a new plan by ${p.planner}, ${p.samples} candidates, ${p.iterations} rounds` : "2: goes on with the plan") : "1: the policy answers at once"],
+      ["time", `${m.milliseconds.toFixed(1)} ms for all episodes that were recorded together`],
+      ["surprise", m.surprise === null ? "nothing was expected of this moment" : number(m.surprise)],
+      ["cost of being here", [...Object.entries(m.drives), ["critic", m.critic]].map(([k, v]) => `${k} ${number(v)}`).join(", ")],
+    ];
+    if (p) facts.push(["first proposal", `${number(p.proposal_energy)}; chosen plan ${number(p.paths[0].energy)}`]);
+    facts.push(["memory", m.recalled ? `${m.recalled.at.length} most similar states are ${m.recalled.unlike.map(number).join(", ")} away (squares on the map)` : "nothing is remembered"]);
+    for (const [name, text] of facts) box.append(make("dt", name), make("dd", text));
+  }
+
+  function draw() {
+    const last = current().moments.length - 1;
+    $("moment").max = last;
+    $("moment").value = view.moment;
+    $("where").textContent = `${view.moment} of ${last}`;
+    $("moment").setAttribute("aria-valuetext", `moment ${view.moment} of ${last}`);
+    drawReal(); drawImagined(); drawMap(); drawStrip(); drawCosts(); drawPlans(); drawFacts();
+  }
+
+  function go(moment) {
+    const before = now().plan;
+    view.moment = Math.min(current().moments.length - 1, Math.max(0, moment));
+    if (now().plan !== before) view.picked = 0;
+    draw();
+  }
+  function choose(episode) {
+    Object.assign(view, { episode, moment: 0, picked: 0 });
+    draw();
+  }
+  function play(on) {
+    if (view.timer) clearInterval(view.timer);
+    view.timer = null;
+    if (on) {
+      if (view.moment === current().moments.length - 1) go(0);
+      view.timer = setInterval(() => (view.moment < current().moments.length - 1 ? go(view.moment + 1) : play(false)), 220);
+    }
+    $("play").textContent = on ? "Pause" : "Play";
+  }
+  function startle() {
+    const surprises = current().moments.map((m) => (m.surprise === null ? -1 : m.surprise));
+    go(surprises.indexOf(Math.max(...surprises)));
+  }
+
+  episodes.forEach((e, i) => $("episode").append(make("option", `${e.recording}: task ${e.task}, ${e.solved ? `reached after ${e.moments.length - 1}` : "not reached"}`, { value: i })));
+  $("episode").addEventListener("change", (event) => { play(false); choose(Number(event.target.value)); });
+  $("moment").addEventListener("input", (event) => { play(false); go(Number(event.target.value)); });
+  $("play").addEventListener("click", () => play(!view.timer));
+  $("back").addEventListener("click", () => { play(false); go(view.moment - 1); });
+  $("forward").addEventListener("click", () => { play(false); go(view.moment + 1); });
+  $("surprise").addEventListener("click", () => { play(false); startle(); });
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA|BUTTON|SUMMARY)$/.test(event.target.tagName)) return;
+    const keys = { ArrowLeft: () => go(view.moment - 1), ArrowRight: () => go(view.moment + 1), Home: () => go(0), End: () => go(1e9), " ": () => play(!view.timer), s: startle };
+    if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
+  });
+  draw();
+})();

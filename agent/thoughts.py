@@ -1,0 +1,258 @@
+"""Thoughts of whole episodes, kept in the run folder for people to look at: what `report` shows in its player.
+
+A recording is plain JSON (see `record`); pictures in it are PNG sheets in base64, one frame beside the other. Positions
+are in pixels of the map, columns first; where a state is imagined, a linear probe reads its position.
+
+Shapes: E episodes, H imagined steps, K primitive actions a step, A action, P plans kept of a decision.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.drawing import Picture, to_rgb
+from agent.evaluate import act, pursue
+from agent.gauges import features, read
+from agent.imagine import spread
+from agent.metrics import encode_png
+from envs import Simulator
+from envs.simulator import Array, Tasks
+from envs.world import as_observation
+from modules.types import State, Thought
+
+ALTERNATIVES, RECALLED = 8, 3
+SHEET = 16  # frames in a row of a sheet of an episode
+VERSION = 1
+NOISE_SEED = 11  # of the world
+
+
+@torch.no_grad()
+def record(agent: Agent, simulator: Simulator, tasks: Tasks, budget: int, probe: Tensor) -> dict[str, Any]:
+    """Let the agent work on the tasks, E at once, and keep every Thought until its goal is reached.
+
+    probe: (D + I + 1, 2) linear, from states to positions.
+
+    Returns:
+        {"version", "block", "episodes": [{"task", "start", "goal", "reach", "solved", "map", "goal_frame", "frames",
+        "frame_size", "moments": [...], "plans": [...]}]}. The first of a plan's "paths" is the chosen one, the others
+        are candidates of the search's last round from cheap to dear.
+    """
+    pursue(agent, simulator, tasks.goal)
+    past = _past(agent)
+    rng = np.random.default_rng(NOISE_SEED)
+    states, solved = tasks.start.copy(), np.zeros(len(tasks), bool)
+    episodes = [_episode(agent, simulator, tasks, e) for e in range(len(tasks))]
+    frames: list[list[Picture]] = [[] for _ in episodes]
+    for _ in range(budget + 1):
+        action, thought = act(agent, simulator, states)
+        percepts = as_observation(simulator.observe(states))
+        kept = _plans(agent, simulator, thought, probe)
+        where = simulator.to_map(simulator.positions(states))
+        recalled = _recalled(past, simulator, thought.state, probe)
+        for e in np.flatnonzero(~solved):
+            episode = episodes[e]
+            if kept is not None:
+                episode["plans"].append({"moment": len(episode["moments"]), **kept[e]})
+            episode["moments"].append(_moment(thought, int(e), where[e], len(episode["plans"]) - 1, recalled[e]))
+            if agent.perception.senses.pixel_shape:
+                frames[e].append(_frame(percepts, int(e)))
+        now = simulator.success(states, tasks.goal)
+        solved |= now & np.array([len(e["moments"]) > 1 for e in episodes])
+        if solved.all():
+            break
+        states = simulator.step(states, action, rng)
+    for e, episode in enumerate(episodes):
+        episode["solved"] = bool(solved[e])
+        if frames[e]:
+            episode["frames"] = _png(sheet(frames[e]))
+    return {"version": VERSION, "block": agent.world_model.block, "episodes": episodes}
+
+
+def _episode(agent: Agent, simulator: Simulator, tasks: Tasks, e: int) -> dict[str, Any]:
+    start, goal = simulator.to_map(simulator.positions(np.stack([tasks.start[e], tasks.goal[e]])))
+    beside = np.array([simulator.success_radius, 0.0])
+    rim = simulator.to_map(simulator.positions(tasks.goal[e : e + 1]) + beside)[0]
+    shape = agent.perception.senses.pixel_shape
+    seen = as_observation(simulator.observe(tasks.goal[e : e + 1]))
+    return {
+        "task": e,
+        "start": _numbers(start),
+        "goal": _numbers(goal),
+        "reach": round(float(np.linalg.norm(rim - goal)), 2),
+        "map": _png(simulator.draw_map(tasks.start[e])),
+        "goal_frame": _png(_frame(seen, 0)) if shape else None,
+        "frames": None,
+        "frame_size": [shape[2], shape[1]] if shape else None,
+        "moments": [],
+        "plans": [],
+    }
+
+
+def _moment(thought: Thought, e: int, at: Array, plan: int, recalled: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "at": _numbers(at),
+        "mode": thought.mode,
+        "replanned": thought.replanned,
+        "plan": plan if thought.mode == 2 else None,
+        "milliseconds": round(thought.milliseconds, 2),
+        "surprise": None if thought.surprise is None else _short(thought.surprise[e]),
+        "drives": {k: _short(v[e, 0]) for k, v in thought.cost.drives.items()},
+        "critic": _short(thought.cost.critic[e, 0]),
+        "recalled": recalled,
+    }
+
+
+def _past(agent: Agent) -> State | None:
+    """What memory holds of before, as a copy: acting overwrites the oldest."""
+    if not agent.memory.size:
+        return None
+    held = agent.memory.records()
+    return held.state[~held.imagined].map(Tensor.clone)
+
+
+def _recalled(past: State | None, simulator: Simulator, state: State, probe: Tensor) -> list[dict[str, Any] | None]:
+    """The remembered states that are most like each state (E, ...): how unlike (root mean square), and where."""
+    if past is None:
+        return [None] * len(state.latent)
+    found = torch.cdist(state.latent, past.latent).topk(min(RECALLED, len(past.latent)), largest=False)
+    at = read(probe, features(past[found.indices])).double().cpu().numpy()
+    unlike = found.values / state.latent.shape[-1] ** 0.5
+    return [
+        {"unlike": [_short(x) for x in unlike[e]], "at": [_numbers(p) for p in simulator.to_map(at[e])]}
+        for e in range(len(at))
+    ]
+
+
+def _plans(agent: Agent, simulator: Simulator, thought: Thought, probe: Tensor) -> list[dict[str, Any]] | None:
+    """For each episode the chosen plan and some that lost: imagined, judged, painted. None when nothing was planned."""
+    if not thought.replanned or thought.plan is None or thought.candidates is None or thought.proposal_energy is None:
+        return None
+    chosen, candidates = thought.plan, thought.candidates
+    picked = [spread(candidates.energy[e], float(chosen.energy[e]), ALTERNATIVES) for e in range(len(chosen.energy))]
+    count = max(len(p) for p in picked)
+    index = torch.stack([torch.cat([p, p.new_zeros(count - len(p))]) for p in picked])
+    rows = torch.arange(len(picked), device=index.device)[:, None]
+    actions = torch.cat([chosen.actions[:, None], candidates.actions[rows, index]], 1)  # E P H K A
+    imagined = agent.imagine(thought.state, actions)
+    cost = agent.judge.path(imagined, actions, thought.directive)
+    here = thought.state.map(lambda x: x[:, None, None].expand(-1, actions.shape[1], 1, -1))
+    at = read(probe, features(State.cat([here, imagined], 2))).double().cpu().numpy()
+    painted = agent.decoder.picture(imagined.map(lambda x: x.flatten(0, 2))).pixels
+    pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, actions.shape[:3]))
+    out = []
+    for e, some in enumerate(picked):
+        plans = range(1 + len(some))
+        out.append(
+            {
+                "planner": thought.directive.planner,
+                "samples": thought.directive.samples,
+                "iterations": thought.directive.iterations,
+                "proposal_energy": _short(thought.proposal_energy[e]),
+                "paths": [
+                    {
+                        "energy": _short(cost.energy[e, p]),
+                        "at": [_numbers(x) for x in simulator.to_map(at[e, p])],
+                        "drives": {k: [_short(x) for x in v[e, p]] for k, v in cost.drives.items()},
+                        "critic": [_short(x) for x in cost.critic[e, p]],
+                    }
+                    for p in plans
+                ],
+                "frames": None
+                if pictures is None
+                else _png(np.concatenate([np.hstack(pictures[e, p]) for p in plans])),
+            }
+        )
+    return out
+
+
+def check(recording: Any) -> None:
+    """ValueError, KeyError or the like for anything that `record` did not return, or returned in another version."""
+    if recording["version"] != VERSION:
+        raise ValueError(f"version {recording['version']}, this program reads {VERSION}")
+    if not int(recording["block"]) > 0:
+        raise ValueError("block must be 1 or more")
+    for episode in recording["episodes"]:
+        if not episode["moments"]:
+            raise ValueError("an episode without moments")
+        for name in ("start", "goal"):
+            _pair(episode[name])
+        _sheets(episode["map"], episode["goal_frame"], episode["frames"])
+        _numeric(episode["reach"], episode["task"], episode["solved"])
+        if episode["frames"] is not None:
+            _pair(episode["frame_size"])
+        for plan in episode["plans"]:
+            _check_plan(plan)
+        for moment in episode["moments"]:
+            _pair(moment["at"])
+            _numeric(moment["milliseconds"], moment["critic"], moment["surprise"] or 0, *moment["drives"].values())
+            if moment["plan"] is not None and not 0 <= moment["plan"] < len(episode["plans"]):
+                raise ValueError(f"there is no plan {moment['plan']}")
+            for place in (moment["recalled"] or {"at": []})["at"]:
+                _pair(place)
+
+
+def _check_plan(plan: Any) -> None:
+    _numeric(plan["moment"], plan["proposal_energy"], plan["samples"], plan["iterations"])
+    if not isinstance(plan["planner"], str):
+        raise ValueError("a plan without the name of its planner")
+    _sheets(plan["frames"])
+    steps = len(plan["paths"][0]["critic"])
+    for path in plan["paths"]:
+        _numeric(path["energy"])
+        for place in path["at"]:
+            _pair(place)
+        for values in (path["critic"], *path["drives"].values()):
+            _numeric(*values)
+            if len(values) != steps:
+                raise ValueError("costs of another length than the plan")
+        if len(path["at"]) != steps + 1:
+            raise ValueError("places of another length than the plan")
+
+
+def _pair(place: Any) -> None:
+    _numeric(*place)
+    if len(place) != 2:
+        raise ValueError(f"{place!r} is no place")
+
+
+def _numeric(*values: Any) -> None:
+    for value in values:
+        if not isinstance(value, int | float):
+            raise ValueError(f"{value!r} is no number")
+
+
+def _sheets(*sheets: Any) -> None:
+    for one in sheets:
+        if one is not None:
+            base64.b64decode(one, validate=True)
+
+
+def sheet(frames: list[Picture]) -> Picture:
+    """Frames (h, w, 3) beside each other, SHEET in a row; the rest of the last row is white."""
+    blank = np.full_like(frames[0], 255)
+    columns = min(SHEET, len(frames))
+    padded = frames + [blank] * (-len(frames) % columns)
+    return np.vstack([np.hstack(padded[i : i + columns]) for i in range(0, len(padded), columns)])
+
+
+def _frame(percepts: Any, e: int) -> Picture:
+    pixels = percepts["pixels"] if isinstance(percepts, dict) else percepts
+    return to_rgb(torch.from_numpy(np.ascontiguousarray(pixels[e])))
+
+
+def _png(picture: Picture) -> str:
+    return base64.b64encode(encode_png(picture)).decode()
+
+
+def _numbers(x: Array) -> list[float]:
+    return [round(float(v), 2) for v in x]
+
+
+def _short(x: Tensor) -> float:
+    return float(f"{float(x):.5g}")
