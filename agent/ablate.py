@@ -52,9 +52,11 @@ def setting(path: str, value: Any) -> Change:
 def field(config: Any, path: str) -> Any:
     """The value of a dotted field. UserError for a field that does not exist."""
     for name in path.split("."):
-        known = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
+        if not dataclasses.is_dataclass(config):
+            raise UserError(f"{path!r} is not one field of the configuration: nothing is below the dot of .{name}")
+        known = [f.name for f in dataclasses.fields(config)]
         if name not in known:
-            raise UserError(f"no field {path!r}{nearest(name, known)}; known here: {', '.join(known) or 'none'}")
+            raise UserError(f"no field {path!r}{nearest(name, known)}; known here: {', '.join(known)}")
         config = getattr(config, name)
     return config
 

@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 import tyro
 
-from agent import collect, thoughts
+from agent import collect, parallel, thoughts
 from agent import evaluate as evaluation
 from agent import imagine as imagination
 from agent.agent import Agent, pick_device
@@ -45,7 +46,10 @@ def train(arguments: list[str], command_line: list[str]) -> int:
     out, arguments = _take_value(arguments, "--out")
     config = _parse(Config, arguments, f"run_agent.py train {preset}", description, PRESETS[preset]())
     folder = Path(out or f"runs/{preset}__seed{config.seed}")
-    summary = train_run(config, folder, command_line)
+    with parallel.ranks() as rank:
+        summary = train_run(config, folder, command_line)
+    if rank:
+        return 0
     tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run is {folder}")
     if config.env in collect.SIMULATORS:
         tell(f"  python run_agent.py evaluate {folder}\n  python run_agent.py imagine {folder}")
@@ -69,12 +73,15 @@ def train_run(
     began, cpu = time.monotonic(), time.process_time()
     # Whatever can be wrong with the configuration is found before there is a folder that holds it.
     check_config(config)
+    parallel.check_batch(config.learn.batch)
     world = open_world(config.env, options_of(config))
     try:
         agent = Agent.build(config, world.senses, world.actions, pick_device(config.device))
     except (ValueError, RuntimeError) as error:
         raise UserError(f"an agent of this configuration cannot be built: {error}") from error
-    with Run.create_or_resume(folder, dataclasses.asdict(config), command_line) as run, Progress() as progress:
+    first = parallel.rank() == 0
+    opened = Run.create_or_resume(folder, dataclasses.asdict(config), command_line) if first else nullcontext()
+    with opened as run, Progress(show=first) as progress:
         progress.start("explore", config.collect.episodes)
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
         data = collect.explore(config.collect, world, config.world_model.block, config.seed, spread)
@@ -82,13 +89,22 @@ def train_run(
         progress.update(data.episodes, f"{steps} environment steps")
         seconds = (time.monotonic() - began, time.process_time() - cpu)
         learner = Learner(config, agent, data, run)
-        learner.learn(progress, stop_at, None if after is None else Run.open(after))
-        if world.simulator is not None and stop_at is None and config.learn.decoder_steps:
+        drawing = [0.0, 0.0]
+
+        def show(phase: str, step: int) -> None:
+            if world.simulator is None or run is None or not config.learn.decoder_steps or phase == "policy":
+                return  # nothing to see, nobody to show it to, nobody who wants to look, or nothing new
             progress.start("pictures", 1)
-            drawing = (time.monotonic(), time.process_time())
-            imagination.to_tensorboard(agent, config, world.simulator, run, learner.total_steps)
-            seconds = (seconds[0] + time.monotonic() - drawing[0], seconds[1] + time.process_time() - drawing[1])
+            start = (time.monotonic(), time.process_time())
+            imagination.to_tensorboard(agent, config, world.simulator, run, step, phase == "decoder")
+            drawing[0] += time.monotonic() - start[0]
+            drawing[1] += time.process_time() - start[1]
             progress.update(1)
+
+        learner.learn(progress, stop_at, None if after is None else Run.open(after), show)
+        if run is None:
+            return {}
+        seconds = (seconds[0] + drawing[0], seconds[1] + drawing[1])
         summary = {
             "run": str(folder),
             "env": config.env,

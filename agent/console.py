@@ -67,14 +67,22 @@ class Progress:
             progress.update(501, "loss 0.123")
     """
 
-    def __init__(self, quiet: bool = False, every: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        quiet: bool = False,
+        every: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        show: bool = True,
+    ) -> None:
         """Prepare; nothing is shown before `start`.
 
         Args:
             quiet: write to standard error, whatever set_quiet says.
             every: seconds between lines when there is no terminal.
             clock: seconds from any origin; for tests.
+            show: False on all but one of the processes that do the same together.
         """
+        self._show = show
         self._console = _console(quiet or _quiet)
         self._every, self._clock = every, clock
         self._bars: Bars | None = None
@@ -85,7 +93,7 @@ class Progress:
         self._began = self._shown = 0.0
 
     def __enter__(self) -> Progress:
-        if self._console.is_interactive and self._console.file.isatty():
+        if self._show and self._console.is_interactive and self._console.file.isatty():
             name, text = (TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[text]}"))
             figures = (MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
             self._bars = Bars(name, BarColumn(), *figures, text, console=self._console)
@@ -135,6 +143,8 @@ class Progress:
         self._phase = ""
 
     def _line(self, message: str) -> None:
+        if not self._show:
+            return
         self._console.print(message.rstrip(), markup=False, highlight=False, soft_wrap=True)
         self._console.file.flush()  # a log file that is being watched should not lag behind a buffer
 

@@ -105,10 +105,10 @@ def settings(
         asked["horizon_without_critic"] = asked["horizon"]
     agent.configurator.config = replace(kept, **asked)
     block = agent.world_model.block
-    if dynamics == "oracle":
-        agent.dynamics = OracleDynamics(simulator, agent.perception, block)
+    oracle = OracleDynamics(simulator, agent.perception, block) if dynamics == "oracle" else None
+    agent.dynamics = oracle or agent.world_model
     if cost == "true":
-        agent.judge = TrueCost(simulator, agent.perception, block, budget)
+        agent.judge = TrueCost(simulator, agent.perception, block, budget, oracle)
     agent.actor.generator.manual_seed(seed)
     try:
         yield

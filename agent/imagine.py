@@ -106,10 +106,14 @@ def imagine(
     return {"files": list(files), **shown.numbers}
 
 
-def to_tensorboard(agent: Agent, config: Config, simulator: Simulator, run: Run, step: int) -> None:
-    """Show the same pictures in TensorBoard. Leaves every random number of a training as it was."""
+def to_tensorboard(agent: Agent, config: Config, simulator: Simulator, run: Run, step: int, decoded: bool) -> None:
+    """Show the same pictures in TensorBoard. Leaves every random number of a training as it was.
+
+    decoded: whether the decoder has learned; without it there is no film of a world of pixels yet.
+    """
     shown = pictures(agent, config, simulator)
-    run.gif("imagination/openloop", shown.film, step, FPS)
+    if decoded or not agent.perception.senses.pixel_shape:
+        run.gif("imagination/openloop", shown.film, step, FPS)
     run.image("imagination/plans", shown.plans, step)
     run.image("imagination/latent_error", shown.latent_error, step)
     run.image("imagination/latent_map", shown.latent_map, step)

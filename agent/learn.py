@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from agent import phases
+from agent import parallel, phases
 from agent.collect import Dataset
 from agent.console import Progress
 from agent.errors import NonFinite, check_finite
@@ -87,7 +87,8 @@ def schedule(step: int, steps: int) -> float:
 class Learner:
     """Runs the phases of one agent on one dataset, with checkpoints."""
 
-    def __init__(self, config: RunConfig, agent: Agent, data: Dataset, run: Run) -> None:
+    def __init__(self, config: RunConfig, agent: Agent, data: Dataset, run: Run | None) -> None:
+        """run: where to log and save; None on all ranks but the first."""
         self.config, self.agent, self.data, self.run = config, agent, data, run
         self.seconds = {"wall": 0.0, "cpu": 0.0}
         self._clock = (time.monotonic(), time.process_time())
@@ -108,19 +109,27 @@ class Learner:
         """Updates of all phases together."""
         return sum(steps for _, steps in self.phases())
 
-    def learn(self, progress: Progress, stop_at: int | None = None, after: Run | None = None) -> None:
+    def learn(
+        self,
+        progress: Progress,
+        stop_at: int | None = None,
+        after: Run | None = None,
+        show: Callable[[str, int], None] = lambda phase, step: None,
+    ) -> None:
         """Train from the newest checkpoint to the end.
 
         stop_at (tests): leave after that many updates in all. after: a finished run of the first phases, from which a
-        run that has no checkpoint yet goes on, as if the phases had been its own.
+        run that has no checkpoint yet goes on, as if the phases had been its own. show: called at the end of each phase
+        with its name and the updates of all phases so far.
         """
-        saved = self.run.resume()
-        if saved is None and after is not None:
+        saved = self.run and self.run.resume()
+        if self.run and saved is None and after is not None:
             tensors, meta, step = after.load_checkpoint()
             assert meta["step"] == 0 and meta["phase"] < len(self.phases()), "the other run is not finished"
             saved = {k: v for k, v in tensors.items() if not k.startswith("memory.")}, meta, step
             kept = {k: meta[k] for k in ("phase", "step", "seconds")}
             self.run.save_checkpoint(step, saved[0], kept)
+        saved = parallel.same(saved)
         first, within = 0, 0
         optimiser_state: dict[str, Tensor] = {}
         if saved is not None:
@@ -136,6 +145,8 @@ class Learner:
             if index < first:
                 total += steps
                 continue
+            if self.run is None and index:
+                return  # all but the world model is learned by the first rank
             # Building a phase may imagine and plan for a minute: that is training too.
             self._clock = (time.monotonic(), time.process_time())
             if index and not self.agent.memory.size:
@@ -147,6 +158,8 @@ class Learner:
             within, optimiser_state = 0, {}
             if stop_at is not None and total >= stop_at:
                 return
+            if self.run:
+                show(self.run.phase, total)
 
     def _run_phase(
         self,
@@ -162,13 +175,16 @@ class Learner:
         optimiser = torch.optim.AdamW(phase.parameters, phase.rate, weight_decay=learn.weight_decay)
         if optimiser_state:
             restore_optimiser(optimiser, optimiser_state)
-        self.run.phase = phase.name
+        if self.run:
+            self.run.phase = phase.name
         progress.start(phase.name.replace("_", " "), phase.steps, start)
         last_save = time.monotonic()
         step = start
 
         def save(next_phase: int, next_step: int) -> None:
             nonlocal last_save
+            if self.run is None:
+                return
             now = time.monotonic(), time.process_time()
             self.seconds["wall"] += now[0] - self._clock[0]
             self.seconds["cpu"] += now[1] - self._clock[1]
@@ -183,25 +199,12 @@ class Learner:
 
         try:
             while step < phase.steps:
-                for group in optimiser.param_groups:
-                    group["lr"] = phase.rate * schedule(step, phase.steps)
-                loss, metrics = phase.update(step, step_generator(self.config.seed, index, step))
-                if not math.isfinite(loss.item()):
-                    raise NonFinite(
-                        f"the loss of phase {phase.name} is {loss.item()} at step {step}: "
-                        f"{', '.join(f'{k}={v.item():.4g}' for k, v in metrics.items())}. The last good checkpoint is "
-                        "untouched; lower --learn.learning-rate, or look for such values in the observations"
-                    )
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(phase.parameters, learn.clip)
-                optimiser.step()
+                values = self._update(index, phase, optimiser, step, before)
                 step += 1
                 extra = phase.after_step(step)
-                if step % 10 == 0 or extra:
-                    scalars = {f"losses/{k}": v for k, v in metrics.items()}
-                    self.run.log(before + step, {"losses/total": loss, "health/grad_norm": norm, **scalars, **extra})
-                progress.update(step, f"loss {loss.item():.4f}" if step % 10 == 0 else "")
+                if self.run and (step % 10 == 0 or extra):
+                    self.run.log(before + step, {**values, **extra})
+                progress.update(step, f"loss {values['losses/total'].item():.4f}" if step % 10 == 0 else "")
                 if time.monotonic() - last_save > learn.checkpoint_seconds:
                     check_finite(self.agent.tensors(), before + step, "weights")
                     save(index, step)
@@ -214,6 +217,29 @@ class Learner:
         check_finite(self.agent.tensors(), before + step, "weights")
         phase.finish()
         save(index + 1, 0)
+
+    def _update(
+        self, index: int, phase: Phase, optimiser: torch.optim.Optimizer, step: int, before: int
+    ) -> dict[str, Tensor]:
+        """One update of the weights; what it was like, by scalar name."""
+        for group in optimiser.param_groups:
+            group["lr"] = phase.rate * schedule(step, phase.steps)
+        loss, metrics = phase.update(step, step_generator(self.config.seed, index, step))
+        shown = parallel.mean(loss) if phase.shared else loss.detach()
+        if not math.isfinite(shown.item()):
+            raise NonFinite(
+                f"the loss of phase {phase.name} is {shown.item()} at step {step}: "
+                f"{', '.join(f'{k}={v.item():.4g}' for k, v in metrics.items())}. The last good checkpoint is "
+                "untouched; lower --learn.learning-rate, or look for such values in the observations"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if phase.shared:
+            parallel.average_gradients(phase.parameters)
+        norm = nn.utils.clip_grad_norm_(phase.parameters, self.config.learn.clip)
+        optimiser.step()
+        terms = {f"losses/{k}": v for k, v in metrics.items()}
+        return {"losses/total": shown, "health/grad_norm": norm, **terms}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agent import gauges
+from agent import gauges, parallel
 from agent.collect import Dataset
 from modules import actor, cost, objectives
 from modules import decoder as pictures
@@ -46,6 +46,8 @@ class Phase:
     after_step: Callable[[int], dict[str, float]] = lambda _: {}
     """Called after each update; what it returns is logged."""
     finish: Callable[[], None] = lambda: None
+    shared: bool = False
+    """Every rank computes a part of each batch (see agent/parallel.py); otherwise rank 0 computes all of it."""
 
 
 def step_generator(seed: int, phase: int, step: int) -> torch.Generator:
@@ -62,7 +64,7 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
     scale = model.action_scale
 
     def update(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        episode = torch.randint(data.episodes, (learn.batch,), generator=generator)
+        episode = parallel.part(torch.randint(data.episodes, (learn.batch,), generator=generator))
         begin = int(torch.randint(data.length + 2 - learn.window, (1,), generator=generator))
         seen = data.observe(episode, slice(begin, begin + learn.window)).map(lambda x: x.to(agent.device))
         actions = data.actions[episode, begin : begin + learn.window - 1].to(agent.device)
@@ -70,19 +72,19 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
             actions = actions.roll(1, 0)
         with torch.set_grad_enabled(learn.train_encoder):
             state = encoder.encode(seen.map(lambda x: x.flatten(0, 1)))
-        state = state.map(lambda x: x.unflatten(0, (learn.batch, learn.window)))
+        state = state.map(lambda x: x.unflatten(0, (-1, learn.window)))
         after = state[:, 1:]
         if weights.multi_step:
             imagined = model.rollout(state[:, 0], actions)
         else:
             one = model.predict(state[:, :-1].map(lambda x: x.flatten(0, 1)), actions.flatten(0, 1))
-            imagined = one.map(lambda x: x.unflatten(0, (learn.batch, learn.window - 1)))
+            imagined = one.map(lambda x: x.unflatten(0, (-1, learn.window - 1)))
         terms = {"prediction": (imagined.latent - after.latent).square().mean()}
         loss = weights.prediction * terms["prediction"]
         if state.slots.shape[-1]:
             terms["slots"] = (imagined.slots - after.slots).square().mean()
             loss = loss + weights.slots * terms["slots"]
-        terms |= objectives.anticollapse(state.latent, weights, encoder.map_shape, generator)
+        terms |= objectives.anticollapse(parallel.whole(state.latent), weights, encoder.map_shape, generator)
         loss = loss + sum(getattr(weights, k) * v for k, v in terms.items() if k not in ("prediction", "slots"))
         if weights.within_episode:
             terms["within_episode"] = objectives.within_episode(state.latent, weights.within_episode_target)
@@ -95,16 +97,20 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
             wanted = ((actions - model.action_offset) / scale).flatten(0, 1).flatten(1)
             terms["inverse"] = (inverse(*pairs) - wanted).square().mean()
             loss = loss + weights.inverse * terms["inverse"]
-        return loss, {k: v.detach() for k, v in terms.items()}
+        return loss, {k: parallel.mean(v.detach()) for k, v in terms.items()}
 
     def after_step(step: int) -> dict[str, float]:
+        if parallel.rank():
+            return {}
         if step != 1 and step % learn.gauge_every and step != learn.world_model_steps:
             return {}
         return gauges.measure(agent, data, seed=config.seed)
 
     modules = (encoder, model, inverse) if learn.train_encoder else (model, inverse)
     parameters = [p for m in modules for p in m.parameters()]
-    return Phase("world_model", learn.world_model_steps, learn.learning_rate, parameters, update, after_step)
+    return Phase(
+        "world_model", learn.world_model_steps, learn.learning_rate, parameters, update, after_step, shared=True
+    )
 
 
 def remember(agent: Agent, data: Dataset, count: int) -> None:

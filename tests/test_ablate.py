@@ -6,12 +6,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 import run_agent
 from agent import ablate
-from agent.ablate import ABLATIONS, FULL, cells, compare, finished, setting, trained_as, variants
+from agent.ablate import ABLATIONS, FULL, SHAMS, Variant, cells, compare, finished, setting, shared, trainings, variants
+from agent.agent import Agent
 from agent.commands import train_run
 from agent.errors import UserError
 from agent.presets import PRESETS, two_rooms
@@ -33,13 +34,55 @@ def test_every_ablation_changes_an_agent_that_has_everything():
     assert len({ablate.digest(config) for config in changed.values()}) == len(ABLATIONS), "each in its own way"
 
 
-def test_only_acting_shares_weights():
+def test_every_sham_changes_an_agent_in_its_own_way():
     full = two_rooms()
-    for name in ("warm-start", "mode2", "goal-drive"):
-        assert trained_as(ABLATIONS[name](full), full) == full
-    for name in ("critic", "memory", "variance", "inverse-dynamics", "multi-step"):
-        assert trained_as(ABLATIONS[name](full), full) != full
-    assert trained_as(setting("configurator.discount", 0.9)(full), full) != full, "the critic's cost is discounted"
+    changed = {ablate.digest(change(full)) for change in SHAMS.values()}
+    assert len(changed) == len(SHAMS) and ablate.digest(full) not in changed
+
+
+@pytest.mark.parametrize(
+    ("change", "weights"),
+    [
+        (ABLATIONS["warm-start"], "of full"),
+        (ABLATIONS["goal-drive"], "of full"),
+        (setting("planner.elites", 0.2), "of full"),
+        (setting("configurator.critic_weight", 0.0), "world model of full"),
+        (ABLATIONS["mode2"], "world model of full"),
+        (ABLATIONS["critic"], "world model of full"),
+        (ABLATIONS["memory"], "world model of full"),
+        (setting("configurator.discount", 0.9), "world model of full"),
+        (setting("learn.critic_far", 2), "world model of full"),
+        (SHAMS["critic-labels"], "world model of full"),
+        (SHAMS["subgoals"], "of full"),
+        (SHAMS["encoder"], "its own"),
+        (ABLATIONS["variance"], "its own"),
+        (setting("world_model.block", 2), "its own"),
+    ],
+)
+def test_trainings_are_shared_up_to_the_first_phase_that_differs(change, weights):
+    full = two_rooms()
+    assert shared(change(full), full) == weights
+
+
+def test_only_what_acting_needs_is_trained():
+    full = two_rooms()
+    steps = [(t.learn.critic_steps, t.learn.policy_steps, t.learn.decoder_steps) for t in trainings(full, full)]
+    assert steps == [(0, 0, 0), (full.learn.critic_steps, 0, 0)]
+    reflex = trainings(ABLATIONS["mode2"](full), full)
+    assert [bool(t.learn.policy_steps) for t in reflex] == [False, False, True]
+    assert len(trainings(ABLATIONS["critic"](full), full)) == 1
+
+
+def test_a_training_in_stages_gives_the_weights_of_one_in_one_piece(tmp_path: Path):
+    full = tiny()
+    whole = dataclasses.replace(full, learn=dataclasses.replace(full.learn, decoder_steps=0))
+    train_run(whole, tmp_path / "whole", [])
+    before = None
+    for number, config in enumerate(trainings(ABLATIONS["mode2"](full), full)):
+        train_run(config, tmp_path / str(number), [], after=before)
+        before = tmp_path / str(number)
+    one, other = (Agent.load(tmp_path / name).tensors() for name in ("whole", "2"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_values_of_a_sweep_have_the_type_of_their_field():
@@ -63,6 +106,9 @@ def test_values_of_a_sweep_have_the_type_of_their_field():
         (["small", "--vary", "configurator.samples"], "a field and its values"),
         (["small", "--vary", "configurator.samples=0"], "must be 1 or more"),
         (["small", "--seeds", "0"], "--seeds must be 1 or more"),
+        (["small", "--sham", "critic-label"], "did you mean 'critic-labels'"),
+        (["small", "--set", "learn.batch=4,8"], "several values"),
+        (["small", "--set", "learn.batch=one"], "--set learn.batch=one"),
     ],
 )
 def test_what_cannot_be_compared_is_said_before_anything_is_trained(small, capsys, tmp_path, arguments, text):
@@ -76,24 +122,25 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     chosen = variants(small, ["critic", "warm-start"], vary=["configurator.samples=4"])
     trained: list[Path] = []
 
-    def train(config, folder, command):
+    def train(config, folder, command, after):
         trained.append(folder)
-        return train_run(config, folder, command)
+        return train_run(config, folder, command, after=after)
 
-    first = compare(chosen, 2, 3, tmp_path, train, ["me"])
-    assert len(trained) == 4, "two seeds of full and of the one without a critic"
+    first = compare(chosen, 2, 3, tmp_path, train, ["me"], common=["me", "--seeds", "2"])
+    assert len(trained) == 4, "two seeds: a world model, on which all go on, and a critic"
     rows = {row["variant"]: row for row in first["variants"]}
     assert list(rows) == [FULL, "without critic", "without warm-start", "configurator.samples=4"]
-    assert [row["shares_weights_with_full"] for row in rows.values()] == [False, False, True, True]
+    assert [row["weights"] for row in rows.values()] == ["its own", "world model of full", "of full", "of full"]
     for row in rows.values():
         assert row["n_seeds"] == 2 and not row["failed"] and row["plan_ms"] > 0 and row["train_seconds"] > 0
         assert row["iqm"]["low"] <= row["iqm"]["value"] <= row["iqm"]["high"]
         assert row["task_list_sha256"] == rows[FULL]["task_list_sha256"]
     assert "difference" not in rows[FULL] and "difference" in rows["without critic"]
-    assert rows["without critic"]["changes"] == "- cost.critic: true\n+ cost.critic: false"
+    assert rows["without critic"]["changes"] == "- learn.critic_steps: 11\n+ learn.critic_steps: 0"
     assert json.loads((tmp_path / "comparison.json").read_text()) == json.loads(json.dumps(first))
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    again = compare(chosen, 2, 3, tmp_path, train, ["me"])
+    assert rows["configurator.samples=4"]["command"] == "me --seeds 2 --vary configurator.samples=4"
+    again = compare(chosen, 2, 3, tmp_path, train, ["me"], common=["me", "--seeds", "2"])
     assert len(trained) == 4 and again == first
     compare(chosen, 2, 2, tmp_path, train, ["me"])
     assert len(trained) == 4, "other tasks, the same weights"
@@ -101,13 +148,19 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
 
 def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
     chosen = variants(small, ["multi-step"])
+    other = dataclasses.replace(chosen["without multi-step"], dynamics="oracle")
+    chosen["the same with oracle dynamics"] = other
 
-    def train(config, folder, command):
+    tried: list[Path] = []
+
+    def train(config, folder, command, after):
+        tried.append(folder)
         if not config.objectives.multi_step:
             raise UserError("out of luck")
-        return train_run(config, folder, command)
+        return train_run(config, folder, command, after=after)
 
     rows = compare(chosen, 1, 2, tmp_path, train, [])["variants"]
+    assert len(tried) == 3, "what failed is not tried again for the next variant"
     assert rows[0]["n_seeds"] == 1 and rows[1]["failed"] == {0: "UserError: out of luck"} and "iqm" not in rows[1]
     cell = cells(chosen, 1, 2)[1]
     assert finished(cell, tmp_path) is None, "it is tried again next time"
@@ -123,7 +176,8 @@ def test_a_damaged_or_foreign_cell_is_computed_again(small, tmp_path: Path):
     assert finished(cell, tmp_path) is not None
     file.write_bytes(held[:-5])
     assert finished(cell, tmp_path) is None
-    other = dataclasses.replace(cell, config=setting("configurator.samples", 3)(cell.config))
+    changed = setting("configurator.samples", 3)(cell.config)
+    other = dataclasses.replace(cell, variant=dataclasses.replace(cell.variant, config=changed))
     file.write_bytes(held)
     assert finished(other, tmp_path) is None
 
@@ -131,11 +185,37 @@ def test_a_damaged_or_foreign_cell_is_computed_again(small, tmp_path: Path):
 def test_names_become_files_inside_the_folder():
     config = tiny()
     for name in ("../../etc", "a/b", "planner.x=1", "<script>"):
-        assert Path(ablate.Cell(name, config, config, 1).file).parent == Path("cells")
+        assert Path(ablate.Cell(name, Variant(config), (config,), 1).file).parent == Path("cells")
 
 
 def test_the_seed_is_not_part_of_a_trainings_name():
     assert ablate.digest(tiny(seed=3)) == ablate.digest(tiny())
-    named = {cell.run for cell in cells({FULL: tiny()}, 3, 1)}
+    named = {cell.runs[-1] for cell in cells({FULL: Variant(tiny())}, 3, 1)}
     assert len(named) == 3 and len({run.split("__")[0] for run in named}) == 1
-    assert np.all([cell.training.seed == cell.config.seed for cell in cells({FULL: tiny()}, 3, 1)])
+
+
+def test_a_comparison_is_there_after_every_cell(small, tmp_path: Path):
+    class Power(Exception):
+        pass
+
+    def launch(todo, runs, train, command):
+        yield next(ablate.locally(todo, runs, train, command))
+        raise Power
+
+    with pytest.raises(Power):
+        compare(variants(small, ["warm-start"]), 1, 2, tmp_path, train_run, [], launch=launch)
+    rows = json.loads((tmp_path / "comparison.json").read_text())["variants"]
+    assert [row["n_seeds"] for row in rows] == [1, 0]
+
+
+def test_the_four_cells(small, tmp_path: Path):
+    chosen = variants(small, diagnose=True)
+    rows = compare(chosen, 1, 4, tmp_path, train_run, [])["variants"]
+    assert [(v.dynamics, v.cost) for v in chosen.values()] == [
+        ("learned", "latent"),
+        ("learned", "true"),
+        ("oracle", "latent"),
+        ("oracle", "true"),
+    ]
+    assert all(row["weights"] in ("its own", "of full") and not row["failed"] for row in rows)
+    assert rows[3]["iqm"]["value"] >= rows[0]["iqm"]["value"], "the truth about everything does no worse"
