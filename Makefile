@@ -9,7 +9,7 @@ RUN ?= runs/$(PRESET)__seed$(SEED)
 .PHONY: help run test test-slow lint bench install clean
 
 help:
-	@echo "make run        train $(PRESET), evaluate it and show what it imagines"
+	@echo "make run        train $(PRESET), evaluate it, show what it imagines, make a report"
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  learning results, with seeds and intervals (hours)"
 	@echo "make lint       ruff and pyright"
@@ -30,7 +30,8 @@ run: install
 	$(PY) run_agent.py train $(PRESET) --seed $(SEED) --out $(RUN)
 	$(PY) run_agent.py evaluate $(RUN)
 	$(PY) run_agent.py imagine $(RUN)
-	@echo; echo "pictures: $(RUN)/imagination/   curves: $(VENV)/bin/tensorboard --logdir $(RUN)"
+	$(PY) run_agent.py report $(RUN)
+	@echo; echo "in a browser: $(RUN)/report.html   pictures: $(RUN)/imagination/   curves: $(VENV)/bin/tensorboard --logdir $(RUN)"
 
 test: install
 	$(PY) -m pytest -m 'not slow'

@@ -79,19 +79,31 @@ def together(*changes: Change) -> Change:
 
 
 ABLATIONS: dict[str, Change] = {
+    # The modules, each with a variant of its own that does nothing.
+    "perception": setting("perception.latent", "raw"),
+    "world-model": setting("world_model.predictor", "none"),
+    "cost": together(setting("configurator.goal_weight", 0.0), setting("configurator.critic_weight", 0.0)),
     "critic": setting("learn.critic_steps", 0),
     # Whatever is learned from memory goes with it: the critic, and the policy that is taught from remembered states.
     "memory": together(
         setting("memory.capacity", 0), setting("learn.critic_steps", 0), setting("learn.policy_steps", 0)
     ),
+    "planner": setting("configurator.planner", "random"),
+    "configurator": setting("configurator.adaptive", False),
+    # Terms of the loss.
+    "prediction": setting("objectives.prediction", 0.0),
+    "slots": setting("objectives.slots", 0.0),
     "variance": setting("objectives.variance", 0.0),
     "covariance": setting("objectives.covariance", 0.0),
     "temporal": setting("objectives.temporal", 0.0),
     "inverse-dynamics": setting("objectives.inverse", 0.0),
     "within-episode-variance": setting("objectives.within_episode", 0.0),
     "multi-step": setting("objectives.multi_step", False),
-    "warm-start": setting("configurator.warm_start", False),
+    # Drives, and ways of acting.
     "goal-drive": setting("configurator.goal_weight", 0.0),
+    "effort-drive": setting("configurator.effort_weight", 0.0),
+    "contact-drive": setting("configurator.contact_weight", 0.0),
+    "warm-start": setting("configurator.warm_start", False),
     "mode2": setting("configurator.mode", 1),
 }
 """What an agent can do without, by name."""
@@ -371,10 +383,13 @@ def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
         held = json.loads((out / cell.file).read_text())
     except (OSError, ValueError):
         return None
-    asked = json.loads(json.dumps(cell.asked))
-    if "error" in held or {k: held.get(k) for k in asked} != asked:
+    try:
+        # A field that a later version has added was then what its default is now.
+        same = from_dict(Config, held["config"]) == cell.config
+        same &= all(held[k] == v for k, v in cell.asked.items() if k != "config")
+    except (KeyError, TypeError, ValueError):
         return None
-    return held
+    return held if same and "error" not in held else None
 
 
 def compare(

@@ -297,7 +297,7 @@ class Agent:
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        return next(self.perception.parameters()).device
+        return self.perception.sensor_offset.device
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """Everything with weights, by name."""

@@ -8,6 +8,7 @@ again. Runs and cells are written by the one who asked, as the local launcher wr
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,11 +50,23 @@ def launcher() -> Launcher:
     if not ray.is_initialized():
         here, address = Path(__file__).parent.parent, os.environ.get("RAY_ADDRESS")
         code = {"py_modules": [str(here / name) for name in ("agent", "envs", "modules")]}
+        _reached(address)
         try:
             ray.init(address=address, log_to_driver=False, runtime_env=code, include_dashboard=None)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
     return on_ray
+
+
+def _reached(address: str | None) -> None:
+    """UserError when nobody listens at host:port: Ray itself would wait for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
 
 
 def on_ray(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> Iterator[tuple[Cell, dict[str, Any]]]:

@@ -28,6 +28,7 @@ from agent.presets import PRESETS, Config, from_dict, options_of
 from agent.presets import check as check_config
 from agent.run import Run
 from envs import Simulator
+from modules.types import PlannerName
 
 T = TypeVar("T")
 SETTINGS = ("planner", "mode", "samples", "iterations", "horizon", "replan_every")  # of the directive, for evaluate
@@ -138,7 +139,7 @@ class EvaluateArguments:
     """Run folder."""
     tasks: int = 200
     """How many tasks of the list."""
-    planner: Literal["cem", "mppi", "gradient"] | None = None
+    planner: PlannerName | None = None
     """Search method of Mode-2; the run's own by default."""
     mode: Literal[1, 2] | None = None
     """1: the policy alone. 2: planning."""

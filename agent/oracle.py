@@ -25,7 +25,7 @@ LANDMARKS = 512
 
 def perceive(perception: Encoder, simulator: Simulator, states: Array) -> State:
     """Physical states (N, P) as the agent perceives them."""
-    percepts, device = as_tensors(as_observation(simulator.observe(states))), next(perception.parameters()).device
+    percepts, device = as_tensors(as_observation(simulator.observe(states))), perception.sensor_offset.device
     return perception.encode(percepts.map(lambda x: x.to(device)))
 
 

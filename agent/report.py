@@ -218,7 +218,7 @@ def tiles(summary: Mapping[str, Any] | None, evaluations: Sequence[Any]) -> str:
         how += "" if e.get("cost", "latent") == "latent" else ", true cost"
         shown.append((f"{100 * e['success']:.1f} %", f"success, {how}; {e['n_tasks']} tasks, 95 %: {interval}"))
         shown.append((f"{e['plan_ms_median']:.1f} ms", f"a decision, {how}, one thread"))
-    if summary:
+    if summary is not None:
         shown.append((f"{summary['train_wall_seconds']:.0f} s", f"training; {summary['env_steps']:,} steps explored"))
         shown.append((f"{summary['parameters']:,}", "parameters"))
     items = "".join(f"<li><b>{escape(value)}</b>{escape(text)}</li>" for value, text in shown)
@@ -331,7 +331,7 @@ def imagination(folder: Folder, numbers: Mapping[str, Any] | None) -> str:
         described = "Latents of held-out episodes laid out flat, coloured by where the agent is"
         parts.append(
             f"<figure><h3>Map of the latent space</h3>{charts.latent_map(numbers['latent_map'], described)}<figcaption>"
-            f"Isomap of held-out states, coloured by true position; {u:.0f} % and {v:.0f} % of the distances. Black: "
+            f"Isomap of held-out states, coloured by true position; {u:.0f} % and {v:.0f} % of the distances. Solid: "
             "paths as perceived; dashed: as imagined, eyes closed.</figcaption></figure>"
         )
     remedy = f"Make it: python run_agent.py imagine {folder.path.name}"

@@ -47,6 +47,9 @@ class Config:
     """Primitive actions executed before the next plan."""
     warm_start: bool = True
     """Begin the search from the shifted last plan."""
+    adaptive: bool = True
+    """Listen to the task's weights and to what the modules say of themselves; off, the settings above hold whatever
+    the task and however little was learned."""
     random_subgoals: bool = False
     """Pursue states drawn from memory, a new one with every plan, in place of the goal: a sham to compare with."""
 
@@ -60,6 +63,8 @@ class Configurator:
     def configure(self, task: Task, goal: State | None, digests: Mapping[str, Mapping[str, float]]) -> Directive:
         """The directive for this task, given its encoded goal and what every module says of itself."""
         c = self.config
+        if not c.adaptive:
+            task, digests = Task(task.goal), {"cost": {"critic_trained": 1.0}, "actor": {"policy_trained": 1.0}}
         weights = {"goal": c.goal_weight, "effort": c.effort_weight, "contact": c.contact_weight, **task.weights}
         weights["contact"] = max(weights["contact"], c.contact_floor)
         # A critic that has learned nothing, or a policy that has not, would mislead: do without it.

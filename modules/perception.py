@@ -9,6 +9,7 @@ Shapes: B batch, C H W channels/rows/columns, F feature map side, D latent, S se
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,8 +23,9 @@ from modules.types import Observation, State
 class Config:
     """Settings of the encoder."""
 
-    latent: Literal["vector", "spatial"] = "vector"
-    """Shape of the latent: one vector, or a feature map (needs pixels)."""
+    latent: Literal["vector", "spatial", "raw"] = "vector"
+    """Shape of the latent: one vector, or a feature map (needs pixels). raw: nothing is learned, the latent is what the
+    senses give: sensors scaled, pixels averaged over the cells of the map."""
     size: int = 128
     """D of a vector latent."""
     channels: int = 16
@@ -94,11 +96,13 @@ class Encoder(nn.Module):
         self.map_shape: tuple[int, int, int] | None = None
         """(C, F, F) of a spatial latent."""
         features = 0
-        if senses.pixel_shape is not None:
-            channels, height, width = senses.pixel_shape
-            rows, columns = ((side - config.patch) // config.stride + 1 for side in (height, width))
-            if rows < 1 or columns < 1:
-                raise ValueError(f"pictures of {height}x{width} are smaller than one patch of {config.patch} pixels")
+        cells = None if senses.pixel_shape is None else self._cells(config, senses.pixel_shape)
+        if config.latent == "raw":
+            self.map_shape = cells
+            self.latent_size = math.prod(cells or (len(senses.sensor_low),))
+            return
+        if cells is not None:
+            channels, rows, columns = cells
             out = config.channels if config.latent == "spatial" else config.width
             # Non-overlapping (or nearly) patches first: a convolution at full resolution would cost more than all else.
             self.pixels = nn.Sequential(
@@ -121,7 +125,16 @@ class Encoder(nn.Module):
                 nn.SiLU(), nn.Linear(features, config.hidden), nn.SiLU(), nn.Linear(config.hidden, config.size)
             )
             self.map_shape = None
-        self.latent_size = config.size if self.map_shape is None else int(torch.tensor(self.map_shape).prod())
+        self.latent_size = config.size if self.map_shape is None else math.prod(self.map_shape)
+
+    @staticmethod
+    def _cells(config: Config, pixel_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Channels of the picture, and rows and columns of its patches."""
+        channels, height, width = pixel_shape
+        rows, columns = ((side - config.patch) // config.stride + 1 for side in (height, width))
+        if rows < 1 or columns < 1:
+            raise ValueError(f"pictures of {height}x{width} are smaller than one patch of {config.patch} pixels")
+        return channels, rows, columns
 
     @property
     def slot_size(self) -> int:
@@ -130,6 +143,8 @@ class Encoder(nn.Module):
 
     def encode(self, observation: Observation) -> State:
         """Observation (B, ...) -> State (B, ...)."""
+        if self.config.latent == "raw":
+            return self._raw(observation)
         features, pixel_map = [], None
         if observation.pixels is not None and self.senses.pixel_shape is not None:
             # The centred scale keeps sparse bright things (a dot on black) as salient as broad ones.
@@ -145,6 +160,14 @@ class Encoder(nn.Module):
             features.append(sensed)
         latent = torch.cat(features, 1)
         return State(latent if self.map_shape is not None else self.head(latent), slots)
+
+    def _raw(self, observation: Observation) -> State:
+        if self.map_shape is not None and observation.pixels is not None:
+            x = observation.pixels.div(127.5).to(self.sensor_offset.dtype)
+            cells = nn.functional.adaptive_avg_pool2d(x, self.map_shape[1:])
+            return State(flatten_map(cells), self._slots(observation))
+        assert observation.sensors is not None
+        return State((observation.sensors - self.sensor_offset) / self.sensor_scale, self._slots(observation))
 
     def _slots(self, observation: Observation) -> Tensor:
         if observation.sensors is None or not self.slot_size:

@@ -266,9 +266,39 @@ class Gradient:
         return self.plan
 
 
+class Unsearched:
+    """One random plan, whatever it costs: the planner to compare planners with."""
+
+    def __init__(
+        self, config: Config, space: ActionSpace, start: Tensor, samples: int, iterations: int, generator: Generator
+    ) -> None:
+        """As the others; `samples` changes nothing."""
+        grid = Grid(config, space, start)
+        noise = config.initial_std * grid.unit * grid.noise(1, generator)
+        self.candidates = grid.expand(noise + grid.fold(space.clip(torch.zeros_like(start)))[:, None])
+        self.energy = start.new_full((len(start), 1), float("inf"))
+
+    def propose(self) -> Tensor:
+        """The plan, (E, 1, H, K, A)."""
+        return self.candidates
+
+    def improve(self, candidates: Tensor, energy: Tensor) -> None:
+        """Note what it costs."""
+        self.energy = energy.detach()
+
+    def best(self) -> Plan:
+        """The plan."""
+        return Plan(self.candidates[:, 0], self.energy[:, 0])
+
+
 CEM = partial(Sampling, fit_elites, False)
 MPPI = partial(Sampling, fit_softmin, True)
-PLANNERS: dict[PlannerName, Callable[..., Planner]] = {"cem": CEM, "mppi": MPPI, "gradient": Gradient}
+PLANNERS: dict[PlannerName, Callable[..., Planner]] = {
+    "cem": CEM,
+    "mppi": MPPI,
+    "gradient": Gradient,
+    "random": Unsearched,
+}
 
 
 def minimise(planner: Planner, energy: Callable[[Tensor], Tensor], iterations: int) -> Plan:

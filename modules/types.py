@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-PlannerName = Literal["cem", "mppi", "gradient"]
+PlannerName = Literal["cem", "mppi", "gradient", "random"]
 EnergyName = Literal["terminal", "literal", "last"]
 
 

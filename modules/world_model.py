@@ -22,8 +22,8 @@ from modules.types import ActionSpace, State
 class Config:
     """Settings of the predictor."""
 
-    predictor: Literal["mlp", "gru", "conv"] = "mlp"
-    """Residual MLP or GRU on a vector latent, residual convolutions on a spatial one."""
+    predictor: Literal["mlp", "gru", "conv", "none"] = "mlp"
+    """Residual MLP or GRU on a vector latent, residual convolutions on a spatial one; none: nothing ever changes."""
     block: int = 4
     """K: primitive actions in one step."""
     hidden: int = 512
@@ -99,6 +99,14 @@ class ConvPredictor(nn.Module):
         return State(change, slots)
 
 
+class NoChange(nn.Module):
+    """No world model, to compare with: the next state is this one."""
+
+    def forward(self, state: State, action: Tensor) -> State:
+        """State (B, ...), action (B, K*A) -> no change (B, ...)."""
+        return state.map(torch.zeros_like)
+
+
 class JEPA(nn.Module):
     """Action-conditioned prediction in representation space."""
 
@@ -115,14 +123,17 @@ class JEPA(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.block = config, config.block
-        if (config.predictor == "conv") != (map_shape is not None):
+        if config.predictor != "none" and (config.predictor == "conv") != (map_shape is not None):
             raise ValueError(
                 f"predictor {config.predictor!r} does not fit a {'vector' if map_shape is None else 'spatial'} latent: "
                 "use --world-model.predictor conv with --perception.latent spatial, and mlp or gru with vector"
             )
         size = config.block * actions.size
-        if map_shape is not None:
-            self.change: nn.Module = ConvPredictor(config, map_shape, slots, size)
+        self.change: nn.Module
+        if config.predictor == "none":
+            self.change = NoChange()
+        elif map_shape is not None:
+            self.change = ConvPredictor(config, map_shape, slots, size)
         else:
             self.change = {"mlp": MLPPredictor, "gru": GRUPredictor}[config.predictor](config, latent, slots, size)
         low, high = torch.tensor(actions.low), torch.tensor(actions.high)

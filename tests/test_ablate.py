@@ -13,10 +13,13 @@ import run_agent
 from agent import ablate
 from agent.ablate import ABLATIONS, FULL, SHAMS, Variant, cells, compare, finished, setting, shared, trainings, variants
 from agent.agent import Agent
+from agent.collect import make_simulator
 from agent.commands import train_run
 from agent.errors import UserError
-from agent.presets import PRESETS, two_rooms
-from tests.conftest import tiny
+from agent.evaluate import evaluate
+from agent.presets import PRESETS, options_of, two_rooms
+from modules.types import State
+from tests.conftest import tiny, tiny_maze
 
 
 @pytest.fixture
@@ -28,7 +31,8 @@ def small(monkeypatch: pytest.MonkeyPatch):
 
 def test_every_ablation_changes_an_agent_that_has_everything():
     weights = dataclasses.replace(two_rooms().objectives, temporal=1.0, within_episode=1.0)
-    everything = dataclasses.replace(two_rooms(), objectives=weights)
+    acting = dataclasses.replace(two_rooms().configurator, effort_weight=1.0, contact_weight=1.0)
+    everything = dataclasses.replace(two_rooms(), objectives=weights, configurator=acting)
     changed = {name: change(everything) for name, change in ABLATIONS.items()}
     assert all(config != everything for config in changed.values())
     assert len({ablate.digest(config) for config in changed.values()}) == len(ABLATIONS), "each in its own way"
@@ -38,6 +42,29 @@ def test_every_sham_changes_an_agent_in_its_own_way():
     full = two_rooms()
     changed = {ablate.digest(change(full)) for change in SHAMS.values()}
     assert len(changed) == len(SHAMS) and ablate.digest(full) not in changed
+
+
+@pytest.mark.parametrize("make", [tiny, tiny_maze])
+@pytest.mark.parametrize("name", ["perception", "world-model", "cost", "memory", "planner", "configurator"])
+def test_an_agent_without_a_module_still_lives(make, name: str, tmp_path: Path):
+    """Learns, and acts: each module's variant that does nothing keeps the module's promises."""
+    config = ABLATIONS[name](make())
+    before = None
+    for number, training in enumerate(trainings(config, make())):
+        train_run(training, tmp_path / str(number), [], after=before)
+        before = tmp_path / str(number)
+    agent = Agent.load(before, "cpu", config)
+    simulator = make_simulator(config.env, options_of(config))
+    found, _ = evaluate(agent, simulator, 8, 2)
+    assert 0 <= found["success"] <= 1
+    if name == "world-model":
+        state = State(torch.randn(2, agent.perception.latent_size), torch.randn(2, agent.perception.slot_size))
+        after = agent.world_model.predict(state, torch.ones(2, agent.world_model.block, 2))
+        assert torch.equal(after.latent, state.latent) and torch.equal(after.slots, state.slots)
+    if name == "perception":
+        assert not list(agent.perception.parameters())
+    if name == "memory":
+        assert agent.memory.size == 0
 
 
 @pytest.mark.parametrize(

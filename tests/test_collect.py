@@ -10,7 +10,17 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
-from agent.collect import Config, Dataset, actions_of, collect, collect_gymnasium, explorer
+from agent.collect import (
+    Config,
+    Dataset,
+    OpenWorld,
+    actions_of,
+    collect,
+    collect_gymnasium,
+    explore,
+    explorer,
+    senses_of,
+)
 from agent.errors import UserError
 from envs import PointMaze, TwoRooms, VectorWorld
 from modules.types import ActionSpace
@@ -289,3 +299,25 @@ def test_direction_wanders_from_block_to_block():
         blocks = np.stack([explore(rng)[:, 0] for _ in range(50)])
         ways = blocks / np.linalg.norm(blocks, axis=-1, keepdims=True)
         assert low < (ways[1:] * ways[:-1]).sum(-1).mean() < high
+
+
+@pytest.mark.parametrize("random_wall", [False, True])
+def test_an_exploration_is_its_shards_whoever_explores_them(monkeypatch, random_wall):
+    """In shards of whole scenes, each from a stream of its own; in which order they are explored does not matter."""
+    monkeypatch.setattr("agent.collect.SHARD", 5)
+    simulator = TwoRooms(random_wall)
+    world = OpenWorld(senses_of(simulator), actions_of(simulator), simulator)
+    config = Config(episodes=10, length=2, per_scene=4)
+    sizes = []
+
+    def backwards(function, shards):
+        sizes.extend(shard[0].episodes for shard in shards)
+        return reversed([function(shard) for shard in reversed(shards)])
+
+    here, there = explore(config, world, 2, 7), explore(config, world, 2, 7, backwards)
+    assert sizes == [4, 4, 2] and here.pixels is not None and there.pixels is not None
+    assert torch.equal(here.pixels, there.pixels) and torch.equal(here.actions, there.actions)
+    assert here.states is not None and there.states is not None and (here.states == there.states).all()
+    assert here.scene.tolist() == ([0] * 4 + [1] * 4 + [2] * 2 if random_wall else [0] * 10)
+    assert len(np.unique(here.states[:, 0, :2], axis=0)) == 10, "no shard repeats another"
+    assert here.factors is not None and here.factors["agent_x"].shape == (10, 3) and here.positions is not None
