@@ -6,18 +6,17 @@ shown as failed while the others go on.
 
     <out>/runs/<training>__seed<N>/     run folders, named by a digest of the configuration that was trained
     <out>/cells/<variant>__seed<N>.json outcome of every task, or the error
-    <out>/comparison.json               the table, with intervals
+    <out>/comparison.json               the table, with intervals; comparison.png its plot, table.md to put in a page
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,229 +26,11 @@ from agent import evaluate as evaluation
 from agent.agent import Agent
 from agent.collect import make_simulator
 from agent.console import tell
-from agent.errors import UserError, nearest
 from agent.files import write_durable
 from agent.metrics import encode_png
-from agent.presets import PRESETS, Config, check, from_dict, options_of
-from agent.run import config_diff
+from agent.presets import Config, from_dict, options_of
 from agent.statistics import estimate, probability_of_improvement
-
-FULL = "full"
-Change = Callable[[Config], Config]
-
-
-def setting(path: str, value: Any) -> Change:
-    """Config -> Config with one dotted field changed. UserError for a field that does not exist."""
-
-    def change(config: Config) -> Config:
-        if dataclasses.is_dataclass(field(config, path)):
-            raise UserError(f"{path!r} is not one field of the configuration: give a whole path, configurator.samples")
-        return replaced(config, path, value)
-
-    return change
-
-
-def field(config: Any, path: str) -> Any:
-    """The value of a dotted field. UserError for a field that does not exist."""
-    for name in path.split("."):
-        if not dataclasses.is_dataclass(config):
-            raise UserError(f"{path!r} is not one field of the configuration: nothing is below the dot of .{name}")
-        known = [f.name for f in dataclasses.fields(config)]
-        if name not in known:
-            raise UserError(f"no field {path!r}{nearest(name, known)}; known here: {', '.join(known)}")
-        config = getattr(config, name)
-    return config
-
-
-def replaced(config: Any, path: str, value: Any) -> Any:
-    """The configuration with another value, or another whole part, at a dotted path."""
-    name, _, rest = path.partition(".")
-    return dataclasses.replace(config, **{name: replaced(getattr(config, name), rest, value) if rest else value})
-
-
-def together(*changes: Change) -> Change:
-    """One change after the other."""
-
-    def change(config: Config) -> Config:
-        for one in changes:
-            config = one(config)
-        return config
-
-    return change
-
-
-ABLATIONS: dict[str, Change] = {
-    # The modules, each with a variant of its own that does nothing.
-    "perception": setting("perception.latent", "raw"),
-    "world-model": setting("world_model.predictor", "none"),
-    "cost": together(setting("configurator.goal_weight", 0.0), setting("configurator.critic_weight", 0.0)),
-    "critic": setting("learn.critic_steps", 0),
-    # Whatever is learned from memory goes with it: the critic, and the policy that is taught from remembered states.
-    "memory": together(
-        setting("memory.capacity", 0), setting("learn.critic_steps", 0), setting("learn.policy_steps", 0)
-    ),
-    "planner": setting("configurator.planner", "random"),
-    "configurator": setting("configurator.adaptive", False),
-    # Terms of the loss.
-    "prediction": setting("objectives.prediction", 0.0),
-    "slots": setting("objectives.slots", 0.0),
-    "variance": setting("objectives.variance", 0.0),
-    "covariance": setting("objectives.covariance", 0.0),
-    "temporal": setting("objectives.temporal", 0.0),
-    "inverse-dynamics": setting("objectives.inverse", 0.0),
-    "within-episode-variance": setting("objectives.within_episode", 0.0),
-    "multi-step": setting("objectives.multi_step", False),
-    # Drives, and ways of acting.
-    "goal-drive": setting("configurator.goal_weight", 0.0),
-    "effort-drive": setting("configurator.effort_weight", 0.0),
-    "contact-drive": setting("configurator.contact_weight", 0.0),
-    "warm-start": setting("configurator.warm_start", False),
-    "mode2": setting("configurator.mode", 1),
-}
-"""What an agent can do without, by name."""
-
-SHAMS: dict[str, Change] = {
-    "critic-labels": setting("learn.shuffle_critic_labels", True),
-    "actions": setting("learn.shuffle_actions", True),
-    "encoder": setting("learn.train_encoder", False),
-    "subgoals": setting("configurator.random_subgoals", True),
-}
-"""Parts that are there and mean nothing, by name: shuffled labels or actions, an encoder as it was drawn, random aims.
-
-A part that is worth no more than its sham is not worth anything.
-"""
-
-
-def ablated(name: str, preset: Config, parts: dict[str, Change] = ABLATIONS) -> Config:
-    """The preset without a part, or with its sham. UserError for an unknown name, and for a part that is not there."""
-    if name not in parts:
-        what = "leave out" if parts is ABLATIONS else "make a sham of"
-        raise UserError(f"cannot {what} {name!r}{nearest(name, parts)}; known: {', '.join(parts)}")
-    changed = parts[name](preset)
-    if changed == preset:
-        raise UserError(f"this preset has no {name} to leave out: its weight is 0 already")
-    return changed
-
-
-def varied(text: str, preset: Config, flag: str = "--vary") -> dict[str, Config]:
-    """`configurator.samples=16,32` -> one configuration per value, by name."""
-    path, _, values = text.partition("=")
-    if not path or not values:
-        raise UserError(f"{flag} wants a field and its values, configurator.samples=16,32, got {text!r}")
-    out = {}
-    for value in values.split(","):
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = value
-        changed = setting(path, parsed)(preset)
-        try:
-            changed = from_dict(Config, json.loads(json.dumps(dataclasses.asdict(changed))))
-            check(changed)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{flag} {path}={value}: {error}") from error
-        out[f"{path}={value}"] = changed
-    return out
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One row of the table: an agent, and what imagines and judges in it."""
-
-    config: Config
-    dynamics: Literal["learned", "oracle"] = "learned"
-    cost: Literal["latent", "true"] = "latent"
-    flags: tuple[str, ...] = ()
-    """What asks for this row on the command line."""
-
-
-def variants(
-    preset: str,
-    without: Sequence[str] = (),
-    against: Sequence[str] = (),
-    vary: Sequence[str] = (),
-    sham: Sequence[str] = (),
-    settings: Sequence[str] = (),
-    diagnose: bool = False,
-) -> dict[str, Variant]:
-    """All variants by name, the full agent first. settings, `field=value` each, hold for all of them."""
-    for name in (preset, *against):
-        if name not in PRESETS:
-            raise UserError(f"unknown preset {name!r}{nearest(name, PRESETS)}; the presets are {', '.join(PRESETS)}")
-
-    def set_all(config: Config) -> Config:
-        for text in settings:
-            several = varied(text, config, "--set")
-            if len(several) > 1:
-                raise UserError(f"--set {text} has several values: --vary compares them")
-            (config,) = several.values()
-        return config
-
-    full = set_all(PRESETS[preset]())
-    out = {FULL: Variant(full)}
-    out |= {f"without {n}": Variant(ablated(n, full), flags=("--without", n)) for n in without}
-    for name in against:
-        other = set_all(PRESETS[name]())
-        if (other.env, other.env_options) != (full.env, full.env_options):
-            raise UserError(f"{name} lives in another world than {preset}: their tasks cannot be compared")
-        out[name] = Variant(other, flags=("--against", name))
-    for text in vary:
-        out |= {name: Variant(config, flags=("--vary", name)) for name, config in varied(text, full).items()}
-    for name in SHAMS if "all" in sham else sham:
-        out[f"sham {name}"] = Variant(ablated(name, full, SHAMS), flags=("--sham", name))
-    if diagnose:
-        cells = (Variant(full, cost="true"), Variant(full, "oracle"), Variant(full, "oracle", "true"))
-        for cell in cells:
-            out[f"{cell.dynamics} dynamics, {cell.cost} cost"] = dataclasses.replace(cell, flags=("--diagnose",))
-    return out
-
-
-READ: dict[str, tuple[str, ...]] = {
-    "critic": (
-        *("cost.goal_scale", "cost.saturate", "memory", "configurator.discount", "learn.shuffle_critic_labels"),
-        *("learn.critic_steps", "learn.critic_rate", "learn.critic_records", "learn.critic_far"),
-        *("learn.critic_scenes", "learn.critic_follow"),
-    ),
-    "policy": ("learn.policy_steps", "learn.policy_rate", "learn.plan_episodes"),
-    "decoder": ("learn.decoder_steps", "learn.decoder_rate"),
-    "acting": ("configurator", "planner", "max_steps"),
-}
-"""Settings by what is the first to read them. The world model reads all others."""
-
-
-def trainings(config: Config, full: Config) -> list[Config]:
-    """What has to be trained for this agent to act, each going on where the one before ends.
-
-    A setting that a training does not read is the full agent's in it, so that variants which differ only later share
-    it. The policy is then taught by plans as the full agent makes them.
-    """
-    modulated, learn = config.configurator, config.learn
-    needed = {
-        "world model": True,
-        "critic": config.cost.critic and learn.critic_steps > 0 and modulated.critic_weight > 0,
-        "policy": modulated.mode == 1,
-    }
-    out: list[Config] = []
-    for last in [name for name, wanted in needed.items() if wanted]:
-        order = ["world model", *READ]
-        later = order[order.index(last) + 1 :]
-        stage = config
-        for phase in later:
-            for path in READ[phase]:
-                stage = replaced(stage, path, field(full, path))
-        if last != "world model":
-            stage = replaced(stage, "configurator.discount", modulated.discount)
-        without = [name for name in order[1:4] if name in later or not needed.get(name)]
-        for name in without:
-            stage = replaced(stage, f"learn.{name}_steps", 0)
-        out.append(stage)
-    return out
-
-
-def digest(config: Config) -> str:
-    """Twelve digits that name a configuration, whatever its seed."""
-    text = json.dumps(dataclasses.asdict(dataclasses.replace(config, seed=0)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+from agent.variants import FULL, Variant, changes, digest, shared, trainings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,8 +197,10 @@ def compare(
     def table() -> dict[str, Any]:
         results = {name: [done[c.file] for c in wanted if c.name == name and c.file in done] for name in variants}
         rows = summarise(variants, results, common)
-        comparison = {"command": command, "seeds": seeds, "tasks": tasks, "variants": rows}
+        asked = {"command": command, "common": shlex.join(common), "seeds": seeds, "tasks": tasks}
+        comparison = {**asked, "variants": rows}
         write_durable(out / "comparison.json", json.dumps(comparison, indent=1).encode())
+        write_durable(out / "table.md", markdown(comparison).encode())
         return comparison
 
     for cell, held in launch([c for c in wanted if c.file not in done], runs, train, command):
@@ -428,22 +211,6 @@ def compare(
     if any("iqm" in row for row in comparison["variants"]):
         write_durable(out / "comparison.png", encode_png(drawing.comparison(comparison["variants"])))
     return comparison
-
-
-def changes(full: Variant, variant: Variant) -> str:
-    """The difference as lines of dotted fields."""
-    before, after = (
-        {**dataclasses.asdict(v.config), "dynamics": v.dynamics, "judged by": v.cost} for v in (full, variant)
-    )
-    return config_diff(before, after)
-
-
-def shared(config: Config, full: Config) -> str:
-    """Which weights a variant has in common with the full agent."""
-    mine, theirs = trainings(config, full), trainings(full, full)
-    if mine[-1] in theirs:
-        return "of full" if len(mine) == len(theirs) else "world model of full"
-    return "world model of full" if mine[0] == theirs[0] else "its own"
 
 
 def summarise(
@@ -457,6 +224,7 @@ def summarise(
         row: dict[str, Any] = {
             "variant": name,
             "changes": changes(variants[FULL], variant),
+            "flags": shlex.join(variant.flags),
             "command": shlex.join([*common, *variant.flags]),
             "n_seeds": len(mine),
             "failed": {r["config"]["seed"]: r["error"] for r in rows if "error" in r},
@@ -481,3 +249,36 @@ def summarise(
                 row["probability_of_improvement"] = probability_of_improvement(ours, theirs)
         out.append(row)
     return out
+
+
+def in_words(row: dict[str, Any]) -> dict[str, str]:
+    """A row of the table as text."""
+
+    def interval(estimate: dict[str, float] | None) -> str:
+        if estimate is None:
+            return ""
+        value, low, high = (100 * estimate[k] for k in ("value", "low", "high"))
+        return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+    better = row.get("probability_of_improvement")
+    return {
+        "variant": row["variant"],
+        "success %": interval(row.get("iqm")) or ("failed" if row["failed"] else "not yet"),
+        "difference": interval(row.get("difference")),
+        "P(better)": "" if better is None else f"{better:.2f}",
+        "at the last step %": f"{100 * row['success_final']:.1f}" if "success_final" in row else "",
+        "ms per decision": f"{row['plan_ms']:.1f}" if "plan_ms" in row else "",
+        "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
+        "seeds": str(row["n_seeds"]),
+        "weights": row["weights"],
+        "failed": "; ".join(f"seed {seed}: {error}" for seed, error in row["failed"].items()),
+    }
+
+
+def markdown(comparison: dict[str, Any]) -> str:
+    """The table for a page: the command of the full agent, and the flags that make each row of it."""
+    rows = [{**in_words(row), "flags": f"`{row['flags']}`" if row["flags"] else ""} for row in comparison["variants"]]
+    names = [name for name in rows[0] if name != "failed" or any(row[name] for row in rows)]
+    lines = [names, ["---"] * len(names), *([row[name].replace("|", "\\|") for name in names] for row in rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"`{comparison['common']}` and the flags of the row; {comparison['tasks']} tasks a seed.\n\n{table}\n"

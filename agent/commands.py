@@ -303,16 +303,17 @@ class AblateArguments:
 def ablate(arguments: list[str], command_line: list[str]) -> int:
     """run_agent.py ablate PRESET."""
     from agent import ablate as ablation
+    from agent.variants import FULL, variants
 
     arguments, as_json = _json_flag(arguments)
     args = _parse(AblateArguments, arguments, "run_agent.py ablate", AblateArguments.__doc__ or "")
     for name in ("seeds", "tasks"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be 1 or more, got {getattr(args, name)}")
-    variants = ablation.variants(args.preset, args.without, args.against, args.vary, args.sham, args.set, args.diagnose)
+    chosen = variants(args.preset, args.without, args.against, args.vary, args.sham, args.set, args.diagnose)
     common = ["python", *command_line[:1], "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
     common += ["--seeds", str(args.seeds), "--tasks", str(args.tasks)]
-    simulator_of(variants[ablation.FULL].config)  # a world without tasks is found out before training for hours
+    simulator_of(chosen[FULL].config)  # a world without tasks is found out before training for hours
     launch = ablation.locally
     if args.launcher == "ray":
         from agent import cluster
@@ -320,34 +321,14 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
         launch = cluster.launcher()
     out = args.out or Path(f"runs/ablate_{args.preset}")
     comparison = ablation.compare(
-        variants, args.seeds, args.tasks, out, train_run, command_line, args.runs, common, launch
+        chosen, args.seeds, args.tasks, out, train_run, command_line, args.runs, common, launch
     )
     rows = comparison["variants"]
-    table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [_ablation_row(row) for row in rows])
-    tell(f"  {out / 'comparison.json'}\n  {out / 'comparison.png'}")
+    table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [ablation.in_words(row) for row in rows])
+    for name in ("comparison.json", "comparison.png", "table.md"):
+        tell(f"  {out / name}")
     _finish(comparison, as_json)
     return 1 if any(row["failed"] for row in rows) else 0
-
-
-def _ablation_row(row: dict[str, Any]) -> dict[str, str]:
-    def interval(estimate: dict[str, float] | None) -> str:
-        if estimate is None:
-            return ""
-        value, low, high = (100 * estimate[k] for k in ("value", "low", "high"))
-        return f"{value:.1f} ({low:.1f} to {high:.1f})"
-
-    failed = "; ".join(f"seed {seed}: {error}" for seed, error in row["failed"].items())
-    better = row.get("probability_of_improvement")
-    return {
-        "variant": row["variant"],
-        "success %": interval(row.get("iqm")) or "failed",
-        "difference": interval(row.get("difference")),
-        "P(better)": "" if better is None else f"{better:.2f}",
-        "ms per decision": f"{row['plan_ms']:.1f}" if "plan_ms" in row else "",
-        "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
-        "weights": row["weights"],
-        "failed": failed,
-    }
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Shapes: E episodes, H imagined steps, K primitive actions a step, A action, P pl
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,7 @@ def _plans(agent: Agent, simulator: Simulator, thought: Thought, probe: Tensor) 
 
 def check(recording: Any) -> None:
     """ValueError, KeyError or the like for anything that `record` did not return, or returned in another version."""
+    json.dumps(recording, allow_nan=False)  # what a browser cannot read is an error here
     if recording["version"] != VERSION:
         raise ValueError(f"version {recording['version']}, this program reads {VERSION}")
     if not int(recording["block"]) > 0:

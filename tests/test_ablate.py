@@ -11,13 +11,14 @@ import torch
 
 import run_agent
 from agent import ablate
-from agent.ablate import ABLATIONS, FULL, SHAMS, Variant, cells, compare, finished, setting, shared, trainings, variants
+from agent.ablate import cells, compare, finished
 from agent.agent import Agent
 from agent.collect import make_simulator
 from agent.commands import train_run
 from agent.errors import UserError
 from agent.evaluate import evaluate
 from agent.presets import PRESETS, options_of, two_rooms
+from agent.variants import ABLATIONS, FULL, SHAMS, Variant, digest, setting, shared, trainings, variants, varied
 from modules.types import State
 from tests.conftest import tiny, tiny_maze
 
@@ -35,13 +36,13 @@ def test_every_ablation_changes_an_agent_that_has_everything():
     everything = dataclasses.replace(two_rooms(), objectives=weights, configurator=acting)
     changed = {name: change(everything) for name, change in ABLATIONS.items()}
     assert all(config != everything for config in changed.values())
-    assert len({ablate.digest(config) for config in changed.values()}) == len(ABLATIONS), "each in its own way"
+    assert len({digest(config) for config in changed.values()}) == len(ABLATIONS), "each in its own way"
 
 
 def test_every_sham_changes_an_agent_in_its_own_way():
     full = two_rooms()
-    changed = {ablate.digest(change(full)) for change in SHAMS.values()}
-    assert len(changed) == len(SHAMS) and ablate.digest(full) not in changed
+    changed = {digest(change(full)) for change in SHAMS.values()}
+    assert len(changed) == len(SHAMS) and digest(full) not in changed
 
 
 @pytest.mark.parametrize("make", [tiny, tiny_maze])
@@ -113,10 +114,10 @@ def test_a_training_in_stages_gives_the_weights_of_one_in_one_piece(tmp_path: Pa
 
 
 def test_values_of_a_sweep_have_the_type_of_their_field():
-    found = ablate.varied("objectives.temporal=0,1", two_rooms())
+    found = varied("objectives.temporal=0,1", two_rooms())
     assert [c.objectives.temporal for c in found.values()] == [0.0, 1.0]
     assert all(isinstance(c.objectives.temporal, float) for c in found.values())
-    named = ablate.varied("configurator.planner=mppi,cem", two_rooms())
+    named = varied("configurator.planner=mppi,cem", two_rooms())
     assert [c.configurator.planner for c in named.values()] == ["mppi", "cem"]
 
 
@@ -165,6 +166,9 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     assert "difference" not in rows[FULL] and "difference" in rows["without critic"]
     assert rows["without critic"]["changes"] == "- learn.critic_steps: 11\n+ learn.critic_steps: 0"
     assert json.loads((tmp_path / "comparison.json").read_text()) == json.loads(json.dumps(first))
+    table = (tmp_path / "table.md").read_text()
+    assert "`me --seeds 2` and the flags of the row; 3 tasks a seed" in table
+    assert "`--vary configurator.samples=4`" in table and len(table.splitlines()) == 4 + len(rows)
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert rows["configurator.samples=4"]["command"] == "me --seeds 2 --vary configurator.samples=4"
     again = compare(chosen, 2, 3, tmp_path, train, ["me"], common=["me", "--seeds", "2"])
@@ -216,7 +220,7 @@ def test_names_become_files_inside_the_folder():
 
 
 def test_the_seed_is_not_part_of_a_trainings_name():
-    assert ablate.digest(tiny(seed=3)) == ablate.digest(tiny())
+    assert digest(tiny(seed=3)) == digest(tiny())
     named = {cell.runs[-1] for cell in cells({FULL: Variant(tiny())}, 3, 1)}
     assert len(named) == 3 and len({run.split("__")[0] for run in named}) == 1
 

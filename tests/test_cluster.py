@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from agent import cluster
-from agent.ablate import Variant, compare, setting, variants
+from agent.ablate import compare
 from agent.commands import train_run
 from agent.errors import UserError
 from agent.presets import PRESETS
+from agent.variants import Variant, setting, variants
 from tests.conftest import tiny
 
 ray = pytest.importorskip("ray", reason="needs ray: pip install 'ami-simulator[ray]'")

@@ -140,6 +140,11 @@ PLAN = (*EPISODE, "plans", 0)
         put("no base64!", *PLAN, "frames"),
         put(None, *EPISODE, "frame_size"),
         put(99, *EPISODE, "moments", 0, "plan"),
+        put(float("inf"), *EPISODE, "moments", 0, "critic"),
+        put(
+            float("nan"),
+            "something",
+        ),
         put("now", *EPISODE, "moments", 0, "milliseconds"),
         put({"goal": "much"}, *EPISODE, "moments", 0, "drives"),
         put([1.0], *PLAN, "paths", 0, "critic"),
