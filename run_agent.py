@@ -52,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in known:
         warn(f"unknown command {command!r}{nearest(command, known)}\n\n{USAGE}")
         return 2
+    if command != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        warn(f"torchrun is for train: every rank would {command} the same. Give the command without torchrun")
+        return 2
     try:
         return known[command](rest, command_line=[Path(sys.argv[0]).name, *arguments])
     except UserError as error:

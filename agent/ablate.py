@@ -26,9 +26,11 @@ from agent import evaluate as evaluation
 from agent.agent import Agent
 from agent.collect import make_simulator
 from agent.console import tell
-from agent.files import write_durable
+from agent.errors import UserError
+from agent.files import disk_errors, write_durable
 from agent.metrics import encode_png
 from agent.presets import Config, from_dict, options_of
+from agent.run import config_diff
 from agent.statistics import estimate, probability_of_improvement
 from agent.variants import FULL, Variant, changes, digest, shared, trainings
 
@@ -159,18 +161,26 @@ def locally(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> I
 
 
 def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
-    """The outcome of a cell that was computed before; None when there is none, or when it failed."""
+    """The outcome of a cell that was computed before; None when there is none, when it failed, or is damaged.
+
+    Raises:
+        UserError: the folder holds the answer to another question, which would be lost.
+    """
     try:
         held = json.loads((out / cell.file).read_text())
-    except (OSError, ValueError):
-        return None
-    try:
         # A field that a later version has added was then what its default is now.
-        same = from_dict(Config, held["config"]) == cell.config
-        same &= all(held[k] == v for k, v in cell.asked.items() if k != "config")
-    except (KeyError, TypeError, ValueError):
+        before, now = (dataclasses.asdict(c) for c in (from_dict(Config, held["config"]), cell.config))
+        rest = {k: v for k, v in cell.asked.items() if k != "config"}
+        difference = config_diff({**{k: held[k] for k in rest}, **before}, {**rest, **now})
+    except (OSError, KeyError, TypeError, ValueError):
         return None
-    return held if same and "error" not in held else None
+    if "error" in held:
+        return None
+    if difference:
+        raise UserError(
+            f"{out} holds another comparison; {cell.name} differs (- there, + now):\n{difference}\nGive another --out."
+        )
+    return held
 
 
 def compare(
@@ -191,12 +201,16 @@ def compare(
     """
     runs = runs or out / "runs"
     wanted = cells(variants, seeds, tasks)
-    (out / "cells").mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        (out / "cells").mkdir(parents=True, exist_ok=True)
     done = {cell.file: held for cell in wanted if (held := finished(cell, out)) is not None}
+
+    earlier = _rows(out)
 
     def table() -> dict[str, Any]:
         results = {name: [done[c.file] for c in wanted if c.name == name and c.file in done] for name in variants}
         rows = summarise(variants, results, common)
+        rows += [row for row in earlier if row["variant"] not in variants]
         asked = {"command": command, "common": shlex.join(common), "seeds": seeds, "tasks": tasks}
         comparison = {**asked, "variants": rows}
         write_durable(out / "comparison.json", json.dumps(comparison, indent=1).encode())
@@ -211,6 +225,14 @@ def compare(
     if any("iqm" in row for row in comparison["variants"]):
         write_durable(out / "comparison.png", encode_png(drawing.comparison(comparison["variants"])))
     return comparison
+
+
+def _rows(out: Path) -> list[dict[str, Any]]:
+    """Rows that earlier commands have left in the folder's table: they stay in it."""
+    try:
+        return [row for row in json.loads((out / "comparison.json").read_text())["variants"] if in_words(row)]
+    except (OSError, KeyError, TypeError, ValueError):
+        return []
 
 
 def summarise(

@@ -68,6 +68,7 @@ class Agent:
         """What says how good an imagined path is: the cost, or an oracle in its place."""
         self.task = Task(None)
         self._goal: State | None = None
+        self._subgoal: State | None = None
         self._plan: Plan | None = None
         self._left: Tensor | None = None
         self._expected: tuple[int, State] | None = None
@@ -146,7 +147,7 @@ class Agent:
         self.task = Task(observation, weights or {})
         with torch.no_grad():
             self._goal = None if observation is None else self.perception.encode(observation)
-        self._plan = self._left = self._expected = None
+        self._plan = self._left = self._expected = self._subgoal = None
         self._time = 0
         self._episode += 1
 
@@ -252,10 +253,13 @@ class Agent:
         return imagined.map(lambda x: x.unflatten(0, (episodes, count)))
 
     def _aim(self) -> State | None:
-        """The goal, or anything remembered in its place when the configurator says so."""
-        if self._goal is None or not self.configurator.config.random_subgoals or not self.memory.size:
+        """The goal, or, when the configurator says so, anything remembered in its place: another with every plan."""
+        settings = self.configurator.config
+        if self._goal is None or not settings.random_subgoals or not self.memory.size:
             return self._goal
-        return self.memory.sample(len(self._goal.latent), self.actor.generator).state
+        if self._subgoal is None or self._since_plan >= settings.replan_every:
+            self._subgoal = self.memory.sample(len(self._goal.latent), self.actor.generator).state
+        return self._subgoal
 
     def digests(self) -> dict[str, dict[str, float]]:
         """What every module says of itself to the configurator."""

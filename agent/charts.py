@@ -44,17 +44,20 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def figure(body: str, description: str, width: int = WIDTH, height: int = HEIGHT) -> str:
+def figure(body: str, description: str, width: int = WIDTH, height: int = HEIGHT, kind: str = "chart") -> str:
     """An SVG of its own with a text alternative."""
     return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">'
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">'
         f"<title>{escape(description)}</title>{body}</svg>"
     )
 
 
 def lines(series: Sequence[Series], description: str, x_label: str, y_label: str = "", log: bool = False) -> str:
     """Lines over one axis; logarithmic when asked and all is positive. An empty chart says so."""
-    good = [(s, [(x, y) for x, y in zip(s.x, s.y, strict=True) if y is not None and math.isfinite(y)]) for s in series]
+    good = [
+        (s, [(x, y) for x, y in zip(s.x, s.y, strict=True) if y is not None and math.isfinite(x) and math.isfinite(y)])
+        for s in series
+    ]
     every = [p for _, points in good for p in points]
     if not every:
         return f'<p class="missing">{escape(description)}: no values.</p>'
@@ -127,10 +130,16 @@ class _Frame:
         return "".join(out)
 
 
+def _check_finite(values: Any) -> None:
+    if not np.isfinite(np.asarray(values, np.float64)).all():
+        raise ValueError("a number that is not finite")
+
+
 def shares(rows: Sequence[tuple[float, float, float, float, int]], description: str, x_label: str) -> str:
     """Success in %, with intervals, at several x: (x, value, low, high, n) with shares from 0 to 1."""
     if not rows:
         return f'<p class="missing">{escape(description)}: no values.</p>'
+    _check_finite([x for row in rows for x in row])
     low, high = min(r[0] for r in rows), max(r[0] for r in rows)
     gap = (high - low) / max(1, len(rows) - 1) / 2 or 1.0
     frame = _Frame(low - gap, high + gap, 0, 105)
@@ -169,13 +178,14 @@ def intervals(rows: Sequence[Mapping[str, Any]], description: str) -> str:
         shown = name if len(name) < 27 else name[:25] + ".."
         body.append(f'<text class="axis" x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(shown)}</text>')
         if not row.get("iqm"):
-            body.append(f'<text class="axis failed" x="{column(0.5):.1f}" y="{y + 4}">failed</text>')
+            state = ("failed", "axis failed") if row["failed"] else ("not computed yet", "axis")
+            body.append(f'<text class="{state[1]}" x="{column(0.5):.1f}" y="{y + 4}">{state[0]}</text>')
             continue
         value, low, high = (float(row["iqm"][k]) for k in ("value", "low", "high"))
         colour = "c0" if number == 0 else "c1"
         body.append(f'<path class="bar {colour}" d="M{column(low):.1f} {y}H{column(high):.1f}"/>')
         body.append(f'<circle class="dot {colour}" cx="{column(value):.1f}" cy="{y}" r="4"/>')
-    return figure("".join(body), description, width, height)
+    return f'<div class="scroll" tabindex="0">{figure("".join(body), description, width, height, "chart wide")}</div>'
 
 
 def latent_map(numbers: Mapping[str, Any], description: str) -> str:
@@ -184,6 +194,7 @@ def latent_map(numbers: Mapping[str, Any], description: str) -> str:
     colours = place_colours(np.array(numbers["places"], np.float64))
     every = [points, *(np.array(p[k], np.float64) for p in numbers["paths"] for k in ("perceived", "imagined"))]
     whole = np.concatenate(every)
+    _check_finite(whole)
     low, high = whole.min(0), whole.max(0)
     side = 420.0
 

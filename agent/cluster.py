@@ -7,6 +7,7 @@ again. Runs and cells are written by the one who asked, as the local launcher wr
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tempfile
@@ -46,7 +47,7 @@ def launcher() -> Launcher:
     try:
         import ray
     except ImportError as error:
-        raise UserError("--launcher ray needs the package ray: pip install 'ami-simulator[ray]', or ray") from error
+        raise UserError("--launcher ray needs the package ray: pip install -e '.[ray]' in this checkout") from error
     if not ray.is_initialized():
         here, address = Path(__file__).parent.parent, os.environ.get("RAY_ADDRESS")
         code = {"py_modules": [str(here / name) for name in ("agent", "envs", "modules")]}
@@ -92,7 +93,8 @@ def on_ray(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> It
             tell(f"done: {what.name}, seed {what.config.seed}")
             yield what, result
         else:
-            unpack(result, runs / what)
+            summary = json.loads(result["summary.json"]) | {"run": str(runs / what)}
+            unpack({**result, "summary.json": json.dumps(summary, indent=1).encode()}, runs / what)
 
 
 def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> dict[Any, Cell | str]:
@@ -113,7 +115,8 @@ def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> di
                     folders[run] = ray.put(pack(runs / run))
                 else:
                     there = ray.remote(**needs(config))(train_there)
-                    folders[run] = there.remote(train, worlds, command, config, before)
+                    begun = pack(runs / run) if (runs / run).is_dir() else {}
+                    folders[run] = there.remote(train, worlds, command, config, before, begun)
                     waiting[folders[run]] = run
             before = folders[run]
         waiting[ray.remote(**needs(cell.config))(act_there).remote(worlds, cell, before)] = cell
@@ -121,9 +124,12 @@ def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> di
 
 
 def train_there(
-    train: Train, worlds: dict[str, Any], command: list[str], config: Config, before: Files | None
+    train: Train, worlds: dict[str, Any], command: list[str], config: Config, before: Files | None, begun: Files
 ) -> Files:
-    """A training on whatever machine this is; its exploration is spread over all of them."""
+    """A training on whatever machine this is; its exploration is spread over all of them.
+
+    before: the run of the first phases. begun: the run itself, as far as an interrupted training had come.
+    """
     import ray
 
     envs.SIMULATORS.update(worlds)
@@ -137,6 +143,7 @@ def train_there(
         after, run = Path(scratch) / "before", Path(scratch) / "run"
         if before is not None:
             unpack(before, after)
+        unpack(begun, run)
         train(config, run, command, after=after if before is not None else None, spread=spread)
         return pack(run)
 

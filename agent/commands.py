@@ -24,6 +24,7 @@ from agent.collect import open_world
 from agent.console import Progress, set_quiet, table, tell, warn
 from agent.errors import UserError, nearest
 from agent.learn import Learner
+from agent.metrics import to_json
 from agent.presets import PRESETS, Config, from_dict, options_of
 from agent.presets import check as check_config
 from agent.run import Run
@@ -188,11 +189,13 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     simulator = simulator_of(config)
     budget = args.budget or config.max_steps
     changes = {k: v for k in SETTINGS if (v := getattr(args, k)) is not None}
-    asked = (changes, args.dynamics, args.cost, args.seed)
+    kept, _ = evaluation.task_list(simulator, min(args.record, args.tasks))
+    recorder = None
+    if len(kept):
+        recorder = thoughts.Recorder(agent, simulator, kept, imagination.probe_of(agent, config, simulator, args.seed))
     with Progress() as progress:
-        recording = _recorded(agent, config, simulator, budget, args.record, asked, progress)
         result, _ = evaluation.evaluate(
-            agent, simulator, budget, args.tasks, changes, args.dynamics, args.seed, progress, args.cost
+            agent, simulator, budget, args.tasks, changes, args.dynamics, args.seed, progress, args.cost, recorder
         )
     summary = _summary(run)
     result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
@@ -212,31 +215,12 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     judged = "" if args.cost == "latent" else f"-{args.cost}-cost"
     name = f"mode{result['mode']}-{result['planner']}-{result['dynamics']}{judged}"
     run.write_json(f"evaluation-{name}.json", result)
-    if recording is not None:
-        run.write_json(f"thoughts-{name}.json", recording)
+    if recorder is not None:
+        run.write_bytes(f"thoughts-{name}.json", to_json(recorder.recording(result["task_steps"]), indent=None))
+    else:  # those of another evaluation would be taken for this one's
+        (run.folder / f"thoughts-{name}.json").unlink(missing_ok=True)
     _finish(result, as_json)
     return 0
-
-
-def _recorded(
-    agent: Agent,
-    config: Config,
-    simulator: Simulator,
-    budget: int,
-    episodes: int,
-    asked: tuple[dict[str, Any], str, str, int],
-    progress: Progress,
-) -> dict[str, Any] | None:
-    """The Thoughts of some episodes, before an evaluation fills the memory with others; None when none are wanted."""
-    if not episodes:
-        return None
-    progress.start("record", episodes)
-    tasks, _ = evaluation.task_list(simulator, episodes)
-    probe = imagination.probe_of(agent, config, simulator, asked[-1])
-    with evaluation.settings(agent, simulator, budget, *asked):
-        recording = thoughts.record(agent, simulator, tasks, budget, probe)
-    progress.update(episodes)
-    return recording
 
 
 @dataclass(frozen=True)
@@ -313,20 +297,22 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
     chosen = variants(args.preset, args.without, args.against, args.vary, args.sham, args.set, args.diagnose)
     common = ["python", *command_line[:1], "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
     common += ["--seeds", str(args.seeds), "--tasks", str(args.tasks)]
+    out = args.out or Path(f"runs/ablate_{args.preset}")
+    common += ["--out", str(out), *(("--runs", str(args.runs)) if args.runs else ())]
     simulator_of(chosen[FULL].config)  # a world without tasks is found out before training for hours
     launch = ablation.locally
     if args.launcher == "ray":
         from agent import cluster
 
         launch = cluster.launcher()
-    out = args.out or Path(f"runs/ablate_{args.preset}")
     comparison = ablation.compare(
         chosen, args.seeds, args.tasks, out, train_run, command_line, args.runs, common, launch
     )
     rows = comparison["variants"]
     table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [ablation.in_words(row) for row in rows])
     for name in ("comparison.json", "comparison.png", "table.md"):
-        tell(f"  {out / name}")
+        if (out / name).exists():
+            tell(f"  {out / name}")
     _finish(comparison, as_json)
     return 1 if any(row["failed"] for row in rows) else 0
 

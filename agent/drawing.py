@@ -319,7 +319,8 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> Picture:
     axes = figure.subplots()
     for place, row in enumerate(rows):
         if "iqm" not in row:
-            axes.text(50, place, "failed", ha="center", va="center", color="#a00000")
+            text, colour = ("failed", "#a00000") if row["failed"] else ("not computed yet", "#606060")
+            axes.text(50, place, text, ha="center", va="center", color=colour)
             continue
         value, low, high = (100 * row["iqm"][k] for k in ("value", "low", "high"))
         colour = "#1b4f8a" if place else "black"

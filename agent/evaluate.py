@@ -63,6 +63,10 @@ Controller = Callable[[Array, Array], NDArray]
 """(states, goals) -> actions."""
 
 
+Watch = Callable[[Array, Thought], None]
+"""(states (E, S), what was thought in them): looks on."""
+
+
 def roll(
     simulator: Simulator, tasks: Tasks, budget: int, control: Callable[[Array, Array, int], NDArray], seed: int
 ) -> Result:
@@ -118,9 +122,15 @@ def settings(
 
 
 def run_agent(
-    agent: Agent, simulator: Simulator, tasks: Tasks, budget: int, seed: int, progress: Progress | None = None
+    agent: Agent,
+    simulator: Simulator,
+    tasks: Tasks,
+    budget: int,
+    seed: int,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Result:
-    """The agent on all tasks, in batches of episodes."""
+    """The agent on all tasks, in batches of episodes; watch: looks on at the first batch."""
     parts: list[Result] = []
     if progress is not None:
         progress.start("evaluate", len(tasks))
@@ -129,8 +139,10 @@ def run_agent(
         pursue(agent, simulator, some.goal)
         times: list[float] = []
 
-        def control(states: Array, _: Array, __: int, times: list[float] = times) -> NDArray:
+        def control(states: Array, _: Array, __: int, times: list[float] = times, looks: bool = first == 0) -> NDArray:
             action, thought = act(agent, simulator, states)
+            if watch is not None and looks:
+                watch(states, thought)
             if thought.replanned:
                 times.append(thought.milliseconds)
             return action
@@ -191,16 +203,18 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
     cost: str = "latent",
+    watch: Watch | None = None,
 ) -> tuple[dict[str, Any], Result]:
     """Success, intervals, floors and times as one flat dictionary, and the raw result.
 
     changes: settings of the configurator (planner, mode, samples, ...) other than the run's own. dynamics `oracle`
-    imagines by simulating; cost `true` judges what is imagined by the oracle controller's way to the goal.
+    imagines by simulating; cost `true` judges what is imagined by the oracle controller's way to the goal. watch: looks
+    on at the first BATCH episodes.
     """
     chosen, digest = task_list(simulator, tasks)
     with settings(agent, simulator, budget, changes or {}, dynamics, cost, seed):
         began = time.monotonic()
-        result = run_agent(agent, simulator, chosen, budget, seed, progress)
+        result = run_agent(agent, simulator, chosen, budget, seed, progress, watch)
         seconds = time.monotonic() - began
         single = decision_times(agent, simulator, chosen)
         directive = agent.configurator.configure(agent.task, None, agent.digests())

@@ -52,7 +52,7 @@ PROBE_EPISODES = 256  # others again, to fit the probe that reads positions out 
 MAX_HORIZON, MAX_SHOWN = 128, 16
 RATIO_AT = 16  # imagined steps after which the error is compared with its baselines
 TASKS, REJECTED = 4, 12  # in the picture of plans
-MAPPED, NEIGHBOURS = 700, 8  # states in the map of the latent, and how many of them each is joined to
+MAPPED, NEIGHBOURS = 500, 8  # states in the map of the latent, and how many of them each is joined to
 FPS = 4.0
 
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 @contextmanager
 def ranks() -> Iterator[int]:
     """Join the other processes that torchrun started, if it did; gives the rank. nccl with GPUs, gloo without."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not started():
         yield 0
         return
     gpu = torch.cuda.is_available()
@@ -39,6 +39,11 @@ def ranks() -> Iterator[int]:
         yield dist.get_rank()
     finally:
         dist.destroy_process_group()
+
+
+def started() -> bool:
+    """Whether torchrun has started this process, and others with it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def world() -> int:

@@ -64,12 +64,11 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
     scale = model.action_scale
 
     def update(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        episode = parallel.part(torch.randint(data.episodes, (learn.batch,), generator=generator))
+        whole = torch.randint(data.episodes, (learn.batch,), generator=generator)
+        episode, acted = (parallel.part(x) for x in (whole, whole.roll(1) if learn.shuffle_actions else whole))
         begin = int(torch.randint(data.length + 2 - learn.window, (1,), generator=generator))
         seen = data.observe(episode, slice(begin, begin + learn.window)).map(lambda x: x.to(agent.device))
-        actions = data.actions[episode, begin : begin + learn.window - 1].to(agent.device)
-        if learn.shuffle_actions:
-            actions = actions.roll(1, 0)
+        actions = data.actions[acted, begin : begin + learn.window - 1].to(agent.device)
         with torch.set_grad_enabled(learn.train_encoder):
             state = encoder.encode(seen.map(lambda x: x.flatten(0, 1)))
         state = state.map(lambda x: x.unflatten(0, (-1, learn.window)))

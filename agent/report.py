@@ -20,6 +20,7 @@ from agent.report_folder import Folder, planning_first, recorded, recording
 from agent.report_sections import PAGE
 
 LARGEST = 15 * 2**20
+RESERVED = 3 * 2**20  # of it, for everything but episodes
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -40,12 +41,8 @@ def write(folder: Path) -> tuple[Path, list[str]]:
         inside = sorted(p.parent.name for n in ("config.json", "comparison.json") for p in folder.glob(f"*/{n}"))
         hint = f"; it contains {', '.join(inside[:5])}" if inside else ""
         raise UserError(f"{folder} is neither a run nor a comparison: it has no config.json or comparison.json{hint}.")
-    content = page.encode()
-    if len(content) > LARGEST:
-        raise UserError(
-            f"the report of {folder} would have {len(content) / 2**20:.0f} MB, more than {LARGEST // 2**20}: "
-            "evaluate again with a smaller --record"
-        )
+    # A lone surrogate, which JSON can hold and a page cannot, is shown by its number.
+    content = page.encode(errors="backslashreplace")
     out = folder / "report.html"
     write_durable(out, content)
     return out, missing
@@ -57,15 +54,14 @@ def run_page(path: Path) -> tuple[str, list[str]]:
     config = folder.json("config.json", "Configuration") or {}
     summary = folder.json("summary.json", "Training summary", "It is written when a training has come to its end.")
     metrics = folder.lines("metrics.jsonl", "Learning curves")
-    evaluations = [
-        (name, value)
-        for name in planning_first(folder.names("evaluation-*.json")) or ["evaluation-mode2-cem-learned.json"]
-        if (value := folder.json(name, "Evaluation", f"Make it: python run_agent.py evaluate {path.name}")) is not None
-    ]
-    recordings = [r for name in recorded(folder) if (r := recording(folder, name)) is not None]
-    numbers = folder.json(
-        "imagination/numbers.json", "Imagination", f"Make it: python run_agent.py imagine {path.name}"
-    )
+    evaluations = []
+    for name in planning_first(folder.names("evaluation-*.json")) or ["evaluation-mode2-cem-learned.json"]:
+        value = folder.json(name, "Evaluation", folder.command("evaluate"))
+        # Each is tried alone, so that one that is damaged does not hide the others.
+        if value is not None and folder.part(f"Evaluation {name}", lambda v=value: sections.tiles(None, [("", v)])):
+            evaluations.append((name, value))
+    recordings = fitting(folder, [r for name in recorded(folder) if (r := recording(folder, name)) is not None])
+    numbers = folder.json("imagination/numbers.json", "Imagination", folder.command("imagine"))
     parts = [
         folder.part("Summary", lambda: sections.tiles(summary, evaluations)),
         sections.player(recordings),
@@ -80,14 +76,40 @@ def run_page(path: Path) -> tuple[str, list[str]]:
     return page(title, remark, parts, folder.missing, recordings), folder.missing
 
 
+def fitting(folder: Folder, recordings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many of the recorded episodes as a page has room for; the rest is named as missing."""
+    room, kept = LARGEST - RESERVED, []
+    for one in recordings:
+        some = []
+        for episode in one["episodes"]:
+            room -= len(embedded(episode))
+            if room > 0:
+                some.append(episode)
+        if len(some) < len(one["episodes"]):
+            left = len(one["episodes"]) - len(some)
+            folder.missing.append(f"Episodes: {left} of {one['name']} are left out, the page would become too large.")
+        kept += [{**one, "episodes": some}] if some else []
+    return kept
+
+
 def comparison_page(path: Path) -> tuple[str, list[str]]:
     """The page of a comparison."""
     folder = Folder(path)
     comparison = folder.json("comparison.json", "Comparison") or {}
-    parts = [folder.part("Comparison", lambda: sections.table_of(comparison))]
+    folder.part("Comparison", lambda: unfinished(folder, comparison))
+    parts = [folder.part("Comparison", lambda: sections.table_of(folder, comparison))]
     title = f"{path.resolve().name}: what is a part worth?"
     remark = "The same agent without a part, on common seeds and tasks"
     return page(title, remark, parts, folder.missing, []), folder.missing
+
+
+def unfinished(folder: Folder, comparison: Mapping[str, Any]) -> str:
+    """Say which rows have not all their seeds yet."""
+    for row in comparison["variants"]:
+        left = comparison["seeds"] - row["n_seeds"] - len(row["failed"])
+        if left > 0:
+            folder.missing.append(f"Comparison: {row['variant']} is not computed yet for {left} seeds.")
+    return ""
 
 
 def page(

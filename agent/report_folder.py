@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,9 @@ class Folder:
         try:
             if not path.resolve().is_relative_to(self.path.resolve()):
                 self.missing.append(f"{what}: {name} is a link that leads out of the folder, and is not read.")
+                return None
+            if path.exists() and not path.is_file():
+                self.missing.append(f"{what}: {name} is no file.")
                 return None
             return path.read_bytes()
         except FileNotFoundError:
@@ -81,14 +86,18 @@ class Folder:
         for line in (data or b"").splitlines():
             try:
                 value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise ValueError("not an object")
+                if not isinstance(value.get("phase"), str) or not math.isfinite(value["step"]):
+                    raise ValueError("not a line of a log")
                 out.append(value)
-            except (ValueError, RecursionError):
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
                 bad += 1
         if bad:
             self.missing.append(f"{what}: {bad} of {bad + len(out)} lines of {name} are damaged and left out.")
         return out
+
+    def command(self, name: str) -> str:
+        """What a user can type to make what is missing here."""
+        return f"Make it: python run_agent.py {name} {shlex.quote(str(self.path))}"
 
     def part(self, what: str, make: Callable[[], str]) -> str:
         """A part of the page; a remark in its place when the files do not hold what this version expects."""
@@ -106,10 +115,11 @@ def recorded(folder: Folder) -> list[str]:
     """Names of the recordings, planning first."""
     names = folder.names("thoughts-*.json")
     if not names:
-        folder.missing.append(
-            f"Episodes: no Thoughts were recorded. Make them: python run_agent.py evaluate {folder.path.name}"
-        )
-    return planning_first(names)[:RECORDINGS]
+        folder.missing.append(f"Episodes: no Thoughts were recorded. {folder.command('evaluate')}")
+    names = planning_first(names)
+    for name in names[RECORDINGS:]:
+        folder.missing.append(f"Episodes: {name} is left out, the page shows the first {RECORDINGS} recordings.")
+    return names[:RECORDINGS]
 
 
 def planning_first(names: Sequence[str]) -> list[str]:
@@ -124,7 +134,7 @@ def recording(folder: Folder, name: str) -> dict[str, Any] | None:
         return None
     try:
         thoughts.check(value)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except Exception as error:  # Pillow has many ways to say that a file is no picture
         folder.missing.append(f"Episodes: {name} is damaged or from another version ({error}).")
         return None
     return {"name": name.removeprefix("thoughts-").removesuffix(".json"), **value}

@@ -6,6 +6,7 @@ Functions that meet another structure than they expect raise; `report_folder.Fol
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -123,7 +124,7 @@ def imagination(folder: Folder, numbers: Mapping[str, Any] | None) -> str:
             f"Isomap of held-out states, coloured by true position; {u:.0f} % and {v:.0f} % of the distances. Solid: "
             "paths as perceived; dashed: as imagined, eyes closed.</figcaption></figure>"
         )
-    remedy = f"Make it: python run_agent.py imagine {folder.path.name}"
+    remedy = folder.command("imagine")
     for name, title in (("rollout.png", "Seen, then imagined"), ("plans.png", "Plans for unseen tasks")):
         address = folder.picture(f"imagination/{name}", title, remedy)
         if address:
@@ -185,7 +186,7 @@ def origin(folder: Folder, config: Mapping[str, Any]) -> str:
     versions = folder.json("versions.json", "Versions")
     parts = ["<section><h2>Where this comes from</h2>"]
     if command:
-        parts.append(f"<h3>Command</h3><pre>{escape(command.decode(errors='replace').strip())}</pre>")
+        parts.append(f"<h3>Command</h3><pre tabindex='0'>{escape(command.decode(errors='replace').strip())}</pre>")
     if versions:
         parts.append(table(["package", "version"], [[str(k), str(v)] for k, v in versions.items()]))
     if config:
@@ -197,24 +198,31 @@ def origin(folder: Folder, config: Mapping[str, Any]) -> str:
 # Parts of a comparison
 
 
-def table_of(comparison: Mapping[str, Any]) -> str:
-    """Table and plot of a comparison, with the exact command of each row."""
-    rows = comparison["variants"]
+def _details(row: dict[str, Any]) -> str:
+    """The exact command of a row and what it changes; raises for a row that cannot be shown."""
+    charts.intervals([row], in_words(row)["variant"])
+    changed = f"<pre tabindex='0'>{escape(str(row['changes']))}</pre>" if row["changes"] else ""
+    return f"<h3>{escape(str(row['variant']))}</h3><pre tabindex='0'>{escape(str(row['command']))}</pre>{changed}"
 
-    cells, details = [], []
-    for row in rows:
-        cells.append(in_words(row))
-        details.append(
-            f"<h3>{escape(str(row['variant']))}</h3><pre>{escape(str(row['command']))}</pre>"
-            + (f"<pre>{escape(str(row['changes']))}</pre>" if row["changes"] else "")
-        )
+
+def table_of(folder: Folder, comparison: Mapping[str, Any]) -> str:
+    """Table and plot of a comparison, with the exact command of each row."""
+    rows, cells, details = [], [], []
+    for number, row in enumerate(comparison["variants"]):
+        made = folder.part(f"Row {number + 1} of the comparison", lambda row=row: _details(row))
+        if made:
+            rows.append(row)
+            cells.append(in_words(row))
+            details.append(made)
+    if not rows:
+        return ""
     head = [name for name in cells[0] if name != "failed" or any(cell[name] for cell in cells)]
     shown = table(head, [[str(cell[name]) for name in head] for cell in cells])
     described = "Success of every variant with its 95 % interval; the table has the numbers"
     return (
         f"<section><h2>Success of every variant</h2>{charts.intervals(rows, described)}{shown}"
         f'<p class="soft">{METHOD}</p></section>'
-        f"<section><h2>Commands and changes</h2><pre>{escape(command_of(comparison))}</pre>"
+        f"<section><h2>Commands and changes</h2><pre tabindex='0'>{escape(command_of(comparison))}</pre>"
         f"<details><summary>The exact command of each row, and what it changes</summary>{''.join(details)}</details>"
         "</section>"
     )
@@ -228,7 +236,7 @@ METHOD = (
 
 def command_of(comparison: Mapping[str, Any]) -> str:
     """The command line of the whole comparison."""
-    return " ".join(str(word) for word in comparison["command"])
+    return shlex.join(["python", *(str(word) for word in comparison["command"])])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

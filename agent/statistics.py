@@ -35,8 +35,12 @@ def iqm(scores: NDArray) -> NDArray:
 
 
 def resample(seeds: int, tasks: int, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Indices of R replicates: seeds drawn with replacement (R, S), then tasks within each of them (R, S, N)."""
-    return rng.integers(seeds, size=(REPLICATES, seeds)), rng.integers(tasks, size=(REPLICATES, seeds, tasks))
+    """Indices of R replicates: seeds drawn with replacement (R, S), and tasks (R, N), the same for all seeds.
+
+    The tasks are common to the seeds, so their luck is too: drawn anew for every seed it would average out, and the
+    interval would be too narrow.
+    """
+    return rng.integers(seeds, size=(REPLICATES, seeds)), rng.integers(tasks, size=(REPLICATES, tasks))
 
 
 def estimate(outcomes: NDArray, other: NDArray | None = None, seed: int = 0) -> Estimate:
@@ -51,7 +55,7 @@ def estimate(outcomes: NDArray, other: NDArray | None = None, seed: int = 0) -> 
     which, drawn = resample(outcomes.shape[0], outcomes.shape[1], np.random.default_rng(seed))
 
     def of(table: NDArray) -> tuple[float, NDArray]:
-        replicated = table[which[:, :, None], drawn].mean(-1)
+        replicated = table[which[:, :, None], drawn[:, None]].mean(-1)
         return float(iqm(table.mean(1))), iqm(replicated)
 
     value, spread = of(outcomes.astype(np.float64))

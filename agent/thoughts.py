@@ -1,7 +1,7 @@
 """Thoughts of whole episodes, kept in the run folder for people to look at: what `report` shows in its player.
 
-A recording is plain JSON (see `record`); pictures in it are PNG sheets in base64, one frame beside the other. Positions
-are in pixels of the map, columns first; where a state is imagined, a linear probe reads its position.
+A recording is plain JSON (see `Recorder.recording`); pictures in it are PNG sheets in base64, one frame beside the
+other. Positions are in pixels of the map, columns first; where a state is imagined, a linear probe reads its position.
 
 Shapes: E episodes, H imagined steps, K primitive actions a step, A action, P plans kept of a decision.
 """
@@ -9,16 +9,17 @@ Shapes: E episodes, H imagined steps, K primitive actions a step, A action, P pl
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from agent.agent import Agent
 from agent.drawing import Picture, to_rgb
-from agent.evaluate import act, pursue
 from agent.gauges import features, read
 from agent.imagine import spread
 from agent.metrics import encode_png
@@ -30,49 +31,53 @@ from modules.types import State, Thought
 ALTERNATIVES, RECALLED = 8, 3
 SHEET = 16  # frames in a row of a sheet of an episode
 VERSION = 1
-NOISE_SEED = 11  # of the world
 
 
-@torch.no_grad()
-def record(agent: Agent, simulator: Simulator, tasks: Tasks, budget: int, probe: Tensor) -> dict[str, Any]:
-    """Let the agent work on the tasks, E at once, and keep every Thought until its goal is reached.
+class Recorder:
+    """Keeps the Thoughts of the first episodes of an evaluation, each until its goal is reached."""
 
-    probe: (D + I + 1, 2) linear, from states to positions.
+    def __init__(self, agent: Agent, simulator: Simulator, tasks: Tasks, probe: Tensor) -> None:
+        """tasks: those to keep. probe: (D + I + 1, 2) linear, from states to positions."""
+        self.agent, self.simulator, self.tasks, self.probe = agent, simulator, tasks, probe
+        self.past = _past(agent)
+        self.solved = np.zeros(len(tasks), bool)
+        self.episodes = [_episode(agent, simulator, tasks, e) for e in range(len(tasks))]
+        self.frames: list[list[Picture]] = [[] for _ in self.episodes]
 
-    Returns:
-        {"version", "block", "episodes": [{"task", "start", "goal", "reach", "solved", "map", "goal_frame", "frames",
-        "frame_size", "moments": [...], "plans": [...]}]}. The first of a plan's "paths" is the chosen one, the others
-        are candidates of the search's last round from cheap to dear.
-    """
-    pursue(agent, simulator, tasks.goal)
-    past = _past(agent)
-    rng = np.random.default_rng(NOISE_SEED)
-    states, solved = tasks.start.copy(), np.zeros(len(tasks), bool)
-    episodes = [_episode(agent, simulator, tasks, e) for e in range(len(tasks))]
-    frames: list[list[Picture]] = [[] for _ in episodes]
-    for _ in range(budget + 1):
-        action, thought = act(agent, simulator, states)
-        percepts = as_observation(simulator.observe(states))
-        kept = _plans(agent, simulator, thought, probe)
-        where = simulator.to_map(simulator.positions(states))
-        recalled = _recalled(past, simulator, thought.state, probe)
-        for e in np.flatnonzero(~solved):
-            episode = episodes[e]
+    @torch.no_grad()
+    def __call__(self, states: Array, thought: Thought) -> None:
+        """One decision, in the states of all episodes that act together, those that are kept first."""
+        count = len(self.tasks)
+        states = states[:count]
+        kept = _plans(self.agent, self.simulator, thought, self.probe, count)
+        recalled = _recalled(self.past, self.simulator, thought.state[:count], self.probe)
+        where = self.simulator.to_map(self.simulator.positions(states))
+        percepts = as_observation(self.simulator.observe(states))
+        begun = bool(self.episodes[0]["moments"])
+        for e in np.flatnonzero(~self.solved):
+            episode = self.episodes[e]
             if kept is not None:
                 episode["plans"].append({"moment": len(episode["moments"]), **kept[e]})
-            episode["moments"].append(_moment(thought, int(e), where[e], len(episode["plans"]) - 1, recalled[e]))
-            if agent.perception.senses.pixel_shape:
-                frames[e].append(_frame(percepts, int(e)))
-        now = simulator.success(states, tasks.goal)
-        solved |= now & np.array([len(e["moments"]) > 1 for e in episodes])
-        if solved.all():
-            break
-        states = simulator.step(states, action, rng)
-    for e, episode in enumerate(episodes):
-        episode["solved"] = bool(solved[e])
-        if frames[e]:
-            episode["frames"] = _png(sheet(frames[e]))
-    return {"version": VERSION, "block": agent.world_model.block, "episodes": episodes}
+            plan = len(episode["plans"]) - 1
+            episode["moments"].append(_moment(thought, int(e), where[e], plan, recalled[e]))
+            if self.agent.perception.senses.pixel_shape:
+                self.frames[e].append(_frame(percepts, int(e)))
+        if begun:
+            self.solved |= self.simulator.success(states, self.tasks.goal)
+
+    def recording(self, steps: list[int]) -> dict[str, Any]:
+        """All of it, as plain data. steps: primitive actions to each goal, -1 where it was not reached.
+
+        Returns:
+            {"version", "block", "episodes": [{"task", "steps", "start", "goal", "reach", "map", "goal_frame", "frames",
+            "frame_size", "moments": [...], "plans": [...]}]}. The first of a plan's "paths" is the chosen one, the
+            others are candidates of the search's last round from cheap to dear.
+        """
+        for e, episode in enumerate(self.episodes):
+            episode["steps"] = int(steps[e])
+            if self.frames[e]:
+                episode["frames"] = _png(sheet(self.frames[e]))
+        return {"version": VERSION, "block": self.agent.world_model.block, "episodes": self.episodes}
 
 
 def _episode(agent: Agent, simulator: Simulator, tasks: Tasks, e: int) -> dict[str, Any]:
@@ -130,24 +135,29 @@ def _recalled(past: State | None, simulator: Simulator, state: State, probe: Ten
     ]
 
 
-def _plans(agent: Agent, simulator: Simulator, thought: Thought, probe: Tensor) -> list[dict[str, Any]] | None:
-    """For each episode the chosen plan and some that lost: imagined, judged, painted. None when nothing was planned."""
+def _plans(
+    agent: Agent, simulator: Simulator, thought: Thought, probe: Tensor, count: int
+) -> list[dict[str, Any]] | None:
+    """For each episode the chosen plan and some that lost: imagined, judged, painted. None when nothing was planned.
+
+    All E episodes are imagined, as an oracle knows only of all of them; the first `count` are kept.
+    """
     if not thought.replanned or thought.plan is None or thought.candidates is None or thought.proposal_energy is None:
         return None
     chosen, candidates = thought.plan, thought.candidates
     picked = [spread(candidates.energy[e], float(chosen.energy[e]), ALTERNATIVES) for e in range(len(chosen.energy))]
-    count = max(len(p) for p in picked)
-    index = torch.stack([torch.cat([p, p.new_zeros(count - len(p))]) for p in picked])
+    most = max(len(p) for p in picked)
+    index = torch.stack([torch.cat([p, p.new_zeros(most - len(p))]) for p in picked])
     rows = torch.arange(len(picked), device=index.device)[:, None]
     actions = torch.cat([chosen.actions[:, None], candidates.actions[rows, index]], 1)  # E P H K A
     imagined = agent.imagine(thought.state, actions)
     cost = agent.judge.path(imagined, actions, thought.directive)
     here = thought.state.map(lambda x: x[:, None, None].expand(-1, actions.shape[1], 1, -1))
     at = read(probe, features(State.cat([here, imagined], 2))).double().cpu().numpy()
-    painted = agent.decoder.picture(imagined.map(lambda x: x.flatten(0, 2))).pixels
-    pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, actions.shape[:3]))
+    painted = agent.decoder.picture(imagined[:count].map(lambda x: x.flatten(0, 2))).pixels
+    pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, (count, *actions.shape[1:3])))
     out = []
-    for e, some in enumerate(picked):
+    for e, some in enumerate(picked[:count]):
         plans = range(1 + len(some))
         out.append(
             {
@@ -173,29 +183,34 @@ def _plans(agent: Agent, simulator: Simulator, thought: Thought, probe: Tensor) 
 
 
 def check(recording: Any) -> None:
-    """ValueError, KeyError or the like for anything that `record` did not return, or returned in another version."""
+    """ValueError, KeyError or the like for anything that a Recorder did not return, or returned in another version."""
     json.dumps(recording, allow_nan=False)  # what a browser cannot read is an error here
     if recording["version"] != VERSION:
         raise ValueError(f"version {recording['version']}, this program reads {VERSION}")
     if not int(recording["block"]) > 0:
         raise ValueError("block must be 1 or more")
+    if not recording["episodes"]:
+        raise ValueError("no episodes")
     for episode in recording["episodes"]:
         if not episode["moments"]:
             raise ValueError("an episode without moments")
         for name in ("start", "goal"):
             _pair(episode[name])
         _sheets(episode["map"], episode["goal_frame"], episode["frames"])
-        _numeric(episode["reach"], episode["task"], episode["solved"])
+        _numeric(episode["reach"], episode["task"], episode["steps"])
         if episode["frames"] is not None:
             _pair(episode["frame_size"])
         for plan in episode["plans"]:
             _check_plan(plan)
         for moment in episode["moments"]:
             _pair(moment["at"])
-            _numeric(moment["milliseconds"], moment["critic"], moment["surprise"] or 0, *moment["drives"].values())
-            if moment["plan"] is not None and not 0 <= moment["plan"] < len(episode["plans"]):
+            _numeric(moment["mode"], moment["milliseconds"], moment["critic"], moment["surprise"] or 0)
+            _numeric(*moment["drives"].values())
+            if moment["plan"] is not None and moment["plan"] not in range(len(episode["plans"])):
                 raise ValueError(f"there is no plan {moment['plan']}")
-            for place in (moment["recalled"] or {"at": []})["at"]:
+            recalled = moment["recalled"] or {"at": [], "unlike": []}
+            _numeric(*recalled["unlike"])
+            for place in recalled["at"]:
                 _pair(place)
 
 
@@ -225,14 +240,15 @@ def _pair(place: Any) -> None:
 
 def _numeric(*values: Any) -> None:
     for value in values:
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"{value!r} is no number")
 
 
 def _sheets(*sheets: Any) -> None:
     for one in sheets:
         if one is not None:
-            base64.b64decode(one, validate=True)
+            with Image.open(io.BytesIO(base64.b64decode(one, validate=True)), formats=("PNG",)) as picture:
+                picture.verify()
 
 
 def sheet(frames: list[Picture]) -> Picture:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from agent.console import warn
 from agent.errors import UserError, nearest
 from agent.presets import PRESETS, Config, check, from_dict
 from agent.run import config_diff
@@ -102,14 +103,19 @@ A part that is worth no more than its sham is not worth anything.
 """
 
 
-def ablated(name: str, preset: Config, parts: dict[str, Change] = ABLATIONS) -> Config:
-    """The preset without a part, or with its sham. UserError for an unknown name, and for a part that is not there."""
+def ablated(name: str, preset: Config, parts: dict[str, Change] = ABLATIONS) -> Config | None:
+    """The preset without a part, or with its sham; None, and a remark, where there is no such part to begin with.
+
+    UserError for an unknown name, which lists the known ones.
+    """
     if name not in parts:
         what = "leave out" if parts is ABLATIONS else "make a sham of"
         raise UserError(f"cannot {what} {name!r}{nearest(name, parts)}; known: {', '.join(parts)}")
     changed = parts[name](preset)
-    if changed == preset:
-        raise UserError(f"this preset has no {name} to leave out: its weight is 0 already")
+    idle = parts is SHAMS and name == "critic-labels" and not (preset.cost.critic and preset.learn.critic_steps)
+    if changed == preset or idle:
+        warn(f"this agent has no {name} to leave out or to change: the table goes without that row")
+        return None
     return changed
 
 
@@ -118,6 +124,8 @@ def varied(text: str, preset: Config, flag: str = "--vary") -> dict[str, Config]
     path, _, values = text.partition("=")
     if not path or not values:
         raise UserError(f"{flag} wants a field and its values, configurator.samples=16,32, got {text!r}")
+    if path == "seed":
+        raise UserError(f"{flag} seed: every variant has all training seeds, --seeds says how many")
     out = {}
     for value in values.split(","):
         try:
@@ -130,6 +138,8 @@ def varied(text: str, preset: Config, flag: str = "--vary") -> dict[str, Config]
             check(changed)
         except (TypeError, ValueError) as error:
             raise UserError(f"{flag} {path}={value}: {error}") from error
+        if flag == "--vary" and (changed.env, changed.env_options) != (preset.env, preset.env_options):
+            raise UserError(f"--vary {path}: tasks of different worlds cannot be compared; --set changes it for all")
         out[f"{path}={value}"] = changed
     return out
 
@@ -158,32 +168,39 @@ def variants(
     for name in (preset, *against):
         if name not in PRESETS:
             raise UserError(f"unknown preset {name!r}{nearest(name, PRESETS)}; the presets are {', '.join(PRESETS)}")
-
-    def set_all(config: Config) -> Config:
-        for text in settings:
-            several = varied(text, config, "--set")
-            if len(several) > 1:
-                raise UserError(f"--set {text} has several values: --vary compares them")
-            (config,) = several.values()
-        return config
-
-    full = set_all(PRESETS[preset]())
+    full = with_settings(PRESETS[preset](), settings)
     out = {FULL: Variant(full)}
-    out |= {f"without {n}": Variant(ablated(n, full), flags=("--without", n)) for n in without}
+    for flag, parts, names in (("--without", ABLATIONS, without), ("--sham", SHAMS, SHAMS if "all" in sham else sham)):
+        for name in names:
+            if (changed := ablated(name, full, parts)) is not None:
+                out[f"{flag[2:]} {name}"] = Variant(changed, flags=(flag, name))
     for name in against:
-        other = set_all(PRESETS[name]())
+        other = with_settings(PRESETS[name](), settings)
         if (other.env, other.env_options) != (full.env, full.env_options):
             raise UserError(f"{name} lives in another world than {preset}: their tasks cannot be compared")
         out[name] = Variant(other, flags=("--against", name))
     for text in vary:
         out |= {name: Variant(config, flags=("--vary", name)) for name, config in varied(text, full).items()}
-    for name in SHAMS if "all" in sham else sham:
-        out[f"sham {name}"] = Variant(ablated(name, full, SHAMS), flags=("--sham", name))
-    if diagnose:
-        cells = (Variant(full, cost="true"), Variant(full, "oracle"), Variant(full, "oracle", "true"))
-        for cell in cells:
-            out[f"{cell.dynamics} dynamics, {cell.cost} cost"] = dataclasses.replace(cell, flags=("--diagnose",))
-    return out
+    return out | (diagnosis(full) if diagnose else {})
+
+
+def with_settings(config: Config, settings: Sequence[str]) -> Config:
+    """The configuration with `field=value` settings, each with one value."""
+    for text in settings:
+        several = varied(text, config, "--set")
+        if len(several) > 1:
+            raise UserError(f"--set {text} has several values: --vary compares them")
+        (config,) = several.values()
+    return config
+
+
+def diagnosis(full: Config) -> dict[str, Variant]:
+    """{learned, oracle} dynamics x {latent, true} cost, but for the full agent's own cell."""
+    if full.configurator.planner == "gradient":
+        raise UserError("--diagnose needs a planner without gradients, which the truth has not: use cem or mppi")
+    cells = (Variant(full, cost="true"), Variant(full, "oracle"), Variant(full, "oracle", "true"))
+    named = {f"{cell.dynamics} dynamics, {cell.cost} cost": cell for cell in cells}
+    return {name: dataclasses.replace(cell, flags=("--diagnose",)) for name, cell in named.items()}
 
 
 READ: dict[str, tuple[str, ...]] = {
@@ -193,8 +210,8 @@ READ: dict[str, tuple[str, ...]] = {
         *("learn.critic_scenes", "learn.critic_follow"),
     ),
     "policy": ("learn.policy_steps", "learn.policy_rate", "learn.plan_episodes"),
-    "decoder": ("learn.decoder_steps", "learn.decoder_rate"),
-    "acting": ("configurator", "planner", "max_steps"),
+    "decoder": ("learn.decoder_steps", "learn.decoder_rate", "decoder"),
+    "acting": ("configurator", "planner", "max_steps", "learn.checkpoint_seconds", "learn.gauge_every"),
 }
 """Settings by what is the first to read them. The world model reads all others."""
 

@@ -125,7 +125,10 @@ def test_values_of_a_sweep_have_the_type_of_their_field():
     ("arguments", "text"),
     [
         (["small", "--without", "critc"], "did you mean 'critic'"),
-        (["small", "--without", "temporal"], "no temporal to leave out"),
+        (["small", "--vary", "seed=5,6"], "--seeds says how many"),
+        (["small", "--set", "seed=5"], "--seeds says how many"),
+        (["small", "--vary", "env=TwoRoomsRandom-v0"], "different worlds"),
+        (["small", "--diagnose", "--set", "configurator.planner=gradient"], "without gradients"),
         (["smal"], "did you mean 'small'"),
         (["small", "--against", "point_maze"], "another world"),
         (["small", "--vary", "configurator.sampels=4"], "did you mean 'samples'"),
@@ -173,7 +176,7 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     assert rows["configurator.samples=4"]["command"] == "me --seeds 2 --vary configurator.samples=4"
     again = compare(chosen, 2, 3, tmp_path, train, ["me"], common=["me", "--seeds", "2"])
     assert len(trained) == 4 and again == first
-    compare(chosen, 2, 2, tmp_path, train, ["me"])
+    compare(chosen, 2, 2, tmp_path / "other", train, ["me"], runs=tmp_path / "runs")
     assert len(trained) == 4, "other tasks, the same weights"
 
 
@@ -199,7 +202,26 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
     assert not rows[1]["failed"] and rows[1]["n_seeds"] == 1
 
 
-def test_a_damaged_or_foreign_cell_is_computed_again(small, tmp_path: Path):
+def test_a_part_that_is_not_there_is_left_out_of_the_table_with_a_remark(small, capsys):
+    found = variants(small, ["temporal", "critic"], sham=["critic-labels"], settings=["learn.critic_steps=0"])
+    assert list(found) == [FULL], "no temporal term, and with that setting no critic either"
+    said = capsys.readouterr().err
+    assert "no temporal" in said and "no critic" in said and "no critic-labels" in said
+
+
+def test_commands_add_to_a_table_and_never_replace_another(small, tmp_path: Path):
+    first = compare(variants(small, ["warm-start"]), 1, 2, tmp_path, train_run, [])["variants"]
+    second = compare(variants(small, ["critic"]), 1, 2, tmp_path, train_run, [])["variants"]
+    assert [row["variant"] for row in second] == [FULL, "without critic", "without warm-start"]
+    assert second[-1] == first[-1]
+    held = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    for chosen, tasks in ((variants(small), 3), (variants(small, settings=["configurator.samples=3"]), 2)):
+        with pytest.raises(UserError, match="another comparison"):
+            compare(chosen, 1, tasks, tmp_path, train_run, [])
+    assert held == {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+
+
+def test_a_damaged_cell_is_computed_again_and_a_foreign_one_refused(small, tmp_path: Path):
     cell = cells(variants(small), 1, 2)[0]
     compare(variants(small), 1, 2, tmp_path, train_run, [])
     file = tmp_path / cell.file
@@ -210,7 +232,8 @@ def test_a_damaged_or_foreign_cell_is_computed_again(small, tmp_path: Path):
     changed = setting("configurator.samples", 3)(cell.config)
     other = dataclasses.replace(cell, variant=dataclasses.replace(cell.variant, config=changed))
     file.write_bytes(held)
-    assert finished(other, tmp_path) is None
+    with pytest.raises(UserError, match=r"configurator\.samples: 8"):
+        finished(other, tmp_path)
 
 
 def test_names_become_files_inside_the_folder():

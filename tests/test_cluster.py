@@ -20,7 +20,7 @@ from agent.presets import PRESETS
 from agent.variants import Variant, setting, variants
 from tests.conftest import tiny
 
-ray = pytest.importorskip("ray", reason="needs ray: pip install 'ami-simulator[ray]'")
+ray = pytest.importorskip("ray", reason="needs ray: pip install -e '.[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # ray's own
 
 

@@ -13,13 +13,16 @@ from functools import cache
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 import run_agent
 from agent import imagine
+from agent.ablate import markdown
 from agent.check import CheckArguments, check
 from agent.presets import PRESETS, Config, debug
+from agent.statistics import estimate
 from envs import SIMULATORS, Simulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -221,6 +224,24 @@ def test_scalars_are_as_described(tiny_run: Path):
     never = {name for name, p in patterns.items() if not any(re.fullmatch(p, k) for k in logged)}
     # Two Rooms has no slots, and the presets leave these terms out.
     assert never == {f"losses/{term}" for term in ("slots", "sigreg", "within_episode", "temporal")}
+
+
+def test_the_tables_of_ablations_are_what_was_measured():
+    """Each table stands on the page as it was written, and follows from the outcomes of its cells."""
+    page = (ROOT / "docs" / "ablations.md").read_text()
+    folders = sorted(p.parent for p in (ROOT / "docs" / "ablations").glob("*/comparison.json"))
+    assert folders
+    for folder in folders:
+        comparison = json.loads((folder / "comparison.json").read_text())
+        assert (folder / "table.md").read_text() == markdown(comparison)
+        assert markdown(comparison).strip() in page, f"{folder.name} is not on the page"
+        cells = [json.loads(p.read_text()) for p in (folder / "cells").iterdir()]
+        for row in comparison["variants"]:
+            mine = sorted((c for c in cells if c["name"] == row["variant"]), key=lambda c: c["config"]["seed"])
+            assert len(mine) == row["n_seeds"]
+            if mine:
+                outcomes = np.array([c["outcomes"] for c in mine])
+                assert dataclasses.asdict(estimate(outcomes)) == row["iqm"]
 
 
 def test_the_licence_is_the_one_that_is_declared():

@@ -106,7 +106,7 @@ def test_every_control_is_reached_by_the_keyboard(page):
         assert control in reached
 
 
-@pytest.mark.parametrize("moment", [0, 3, 4, 8])
+@pytest.mark.parametrize("moment", [0, 3, 4, 7])
 def test_the_costs_of_a_moment_are_those_of_the_recording(page, recording, moment):
     page.locator("#moment").fill(str(moment))
     episode = recording["episodes"][0]

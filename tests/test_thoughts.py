@@ -16,16 +16,16 @@ from PIL import Image
 from agent import imagine, thoughts
 from agent.agent import Agent
 from agent.commands import load_run, simulator_of
-from agent.evaluate import settings, task_list
+from agent.evaluate import evaluate, run_agent, task_list
 from agent.presets import Config
 from tests.conftest import born, tiny, tiny_maze
 
 
 def recorded(agent: Agent, config: Config, simulator: Any, mode: int = 2, episodes: int = 2) -> dict[str, Any]:
     tasks, _ = task_list(simulator, episodes)
-    probe = imagine.probe_of(agent, config, simulator, 0)
-    with settings(agent, simulator, 8, {"mode": mode}, "learned", "latent", 0):
-        return thoughts.record(agent, simulator, tasks, 8, probe)
+    recorder = thoughts.Recorder(agent, simulator, tasks, imagine.probe_of(agent, config, simulator, 0))
+    _, raw = evaluate(agent, simulator, 8, 3, {"mode": mode}, watch=recorder)
+    return recorder.recording(raw.steps.tolist())
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,14 @@ def test_a_recording_is_json_and_passes_its_own_check(recording):
 
 def test_every_moment_has_a_thought_and_a_frame(recording):
     for episode in recording["episodes"]:
-        assert len(episode["moments"]) == 9 and not episode["solved"]
+        assert len(episode["moments"]) == 8 and episode["steps"] == -1
         width, height = episode["frame_size"]
-        assert size(episode["frames"]) == (9 * width, height)
-        assert [m["replanned"] for m in episode["moments"]] == [t % 4 == 0 for t in range(9)]
-        assert [m["plan"] for m in episode["moments"]] == [t // 4 for t in range(9)]
-        assert [p["moment"] for p in episode["plans"]] == [0, 4, 8]
+        assert size(episode["frames"]) == (8 * width, height)
+        assert [m["replanned"] for m in episode["moments"]] == [t % 4 == 0 for t in range(8)]
+        assert [m["plan"] for m in episode["moments"]] == [t // 4 for t in range(8)]
+        assert [p["moment"] for p in episode["plans"]] == [0, 4]
         # What the plan of moment 0 imagined of moment 4 is compared with what came.
-        assert [m["surprise"] is not None for m in episode["moments"]] == [t in (4, 8) for t in range(9)]
+        assert [m["surprise"] is not None for m in episode["moments"]] == [t == 4 for t in range(8)]
 
 
 def test_plans_hold_the_chosen_one_and_others_that_cost_more(recording):
@@ -77,10 +77,24 @@ def test_an_episode_ends_at_its_goal():
     agent, simulator = born(tiny())
     tasks, _ = task_list(simulator, 2)
     tasks.start[0] = tasks.goal[0]
-    probe = imagine.probe_of(agent, tiny(), simulator, 0)
-    with settings(agent, simulator, 8, {}, "learned", "latent", 0):
-        first, second = thoughts.record(agent, simulator, tasks, 8, probe)["episodes"]
-    assert first["solved"] and len(first["moments"]) < 9 == len(second["moments"])
+    recorder = thoughts.Recorder(agent, simulator, tasks, imagine.probe_of(agent, tiny(), simulator, 0))
+    result = run_agent(agent, simulator, tasks, 8, 0, watch=recorder)
+    first, second = recorder.recording(result.steps.tolist())["episodes"]
+    assert first["steps"] == len(first["moments"]) - 1 < 8 == len(second["moments"]) and second["steps"] == -1
+
+
+def test_what_is_recorded_is_the_evaluation_itself(trained_run):
+    """The same noise and the same search: the episode in the player is the one in the table."""
+    config, agent, _ = load_run(trained_run, "cpu", 1)
+    simulator = simulator_of(config)
+    tasks, _ = task_list(simulator, 2)
+    plain, raw = evaluate(agent, simulator, 8, 3)
+    recorder = thoughts.Recorder(agent, simulator, tasks, imagine.probe_of(agent, config, simulator, 0))
+    watched, seen = evaluate(agent, simulator, 8, 3, watch=recorder)
+    assert plain["task_steps"] == watched["task_steps"] and (raw.path == seen.path).all()
+    for e, episode in enumerate(recorder.recording(raw.steps.tolist())["episodes"]):
+        at = simulator.to_map(raw.path[e])
+        assert np.allclose([m["at"] for m in episode["moments"]], at[:8], atol=0.01)
 
 
 def test_mode_1_has_no_plans(trained_run):
@@ -145,6 +159,11 @@ PLAN = (*EPISODE, "plans", 0)
             float("nan"),
             "something",
         ),
+        put([], "episodes"),
+        put(True, *EPISODE, "moments", 0, "milliseconds"),
+        put(0.5, *EPISODE, "moments", 0, "plan"),
+        put({"at": [[1, 2]]}, *EPISODE, "moments", 0, "recalled"),
+        put(base64.b64encode(b"no picture").decode(), *EPISODE, "map"),
         put("now", *EPISODE, "moments", 0, "milliseconds"),
         put({"goal": "much"}, *EPISODE, "moments", 0, "drives"),
         put([1.0], *PLAN, "paths", 0, "critic"),
@@ -157,5 +176,5 @@ PLAN = (*EPISODE, "plans", 0)
 def test_what_is_not_a_recording_is_refused(recording, damage):
     damaged = copy.deepcopy(recording)
     damage(damaged)
-    with pytest.raises((KeyError, TypeError, ValueError, IndexError)):
+    with pytest.raises((KeyError, TypeError, ValueError, IndexError, OSError, SyntaxError)):
         thoughts.check(damaged)

@@ -41,8 +41,19 @@
     const energies = paths.map((p) => p.energy), low = Math.min(...energies), high = Math.max(...energies);
     return energies.map((e) => (high > low ? (e - low) / (high - low) : 0));
   };
-  // Which imagined step of the plan stands for this moment: the block that it ends.
-  const ahead = () => Math.max(1, Math.ceil((view.moment - plan().moment) / current().block));
+  // What was imagined of this moment: by an earlier plan, if one imagined exactly this moment, or else the next moment
+  // that the plan under way imagined. A plan that is picked shows its own next moment.
+  const expected = () => {
+    const p = plan(), block = current().block, steps = (q) => q.paths[0].critic.length;
+    if (!view.picked) {
+      for (const q of current().plans.slice(0, now().plan + 1).reverse()) {
+        const step = (view.moment - q.moment) / block;
+        if (step >= 1 && Number.isInteger(step) && step <= steps(q)) return { plan: q, path: 0, step };
+      }
+    }
+    const step = Math.min(steps(p), Math.max(1, Math.ceil((view.moment - p.moment + 1e-9) / block)));
+    return { plan: p, path: view.picked, step };
+  };
 
   function fit(canvas, width, height) {
     if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
@@ -106,13 +117,13 @@
       canvas.setAttribute("aria-label", "Nothing was imagined: Mode-1 acts at once");
       return;
     }
-    const step = Math.min(ahead(), p.paths[0].critic.length);
-    if (p.frames) sheetFrame(canvas, p.frames, step - 1, view.picked, current().frame_size);
+    const { plan: q, path, step } = expected(), of = q.moment + step * current().block;
+    if (q.frames) sheetFrame(canvas, q.frames, step - 1, path, current().frame_size);
     else {
       const s = scene(canvas, 260);
-      if (s) dot(s.context, s.at(p.paths[view.picked].at[step]), 7, "#d62728", "#fff");
+      if (s) dot(s.context, s.at(q.paths[path].at[step]), 7, "#d62728", "#fff");
     }
-    const text = `imagined at moment ${p.moment}, ${step} step${step > 1 ? "s" : ""} ahead` + (view.picked ? `, under alternative ${view.picked}` : "");
+    const text = `imagined at moment ${q.moment} of ${of === view.moment ? "this moment" : `moment ${of}`}` + (path ? `, under alternative ${path}` : "");
     $("imagined-text").textContent = text;
     canvas.setAttribute("aria-label", `What was ${text}`);
   }
@@ -197,7 +208,7 @@
       });
       put("text", { class: "axis", x: 36 + i * wide + (wide - 14) / 2, y: height - 12, "text-anchor": "middle" }, `+${i + 1}`);
     }
-    put("text", { class: "axis", x: 4, y: 16 }, top.toFixed(2));
+    put("text", { class: "axis", x: 4, y: 16 }, String(Number(top.toPrecision(3))));
     put("text", { class: "axis", x: 4, y: height - 30 }, "0");
     const legend = make("ul", null, { class: "legend" });
     names.forEach((name, n) => legend.appendChild(make("li", name, { class: `c${n}` })));
@@ -222,6 +233,7 @@
   function drawPlans() {
     const box = $("plans"), p = plan(), key = p ? `${view.episode}.${now().plan}` : "";
     if (box.dataset.key !== key) {
+      const focused = box.contains(document.activeElement);
       box.dataset.key = key;
       box.replaceChildren();
       if (!p) box.append(make("span", "Mode-1 has no alternatives."));
@@ -234,6 +246,7 @@
         label.append(radio, swatch, make("span", `${k ? `alternative ${k}` : "chosen"}: ${number(path.energy)}`));
         box.append(label);
       });
+      if (focused) box.querySelector("input")?.focus();
     }
     box.querySelectorAll("input").forEach((radio, k) => { radio.checked = k === view.picked; });
   }
@@ -285,7 +298,7 @@
     go(surprises.indexOf(Math.max(...surprises)));
   }
 
-  episodes.forEach((e, i) => $("episode").append(make("option", `${e.recording}: task ${e.task}, ${e.solved ? `reached after ${e.moments.length - 1}` : "not reached"}`, { value: i })));
+  episodes.forEach((e, i) => $("episode").append(make("option", `${e.recording}: task ${e.task}, ${e.steps > 0 ? `reached after ${e.steps}` : "not reached"}`, { value: i })));
   $("episode").addEventListener("change", (event) => { play(false); choose(Number(event.target.value)); });
   $("moment").addEventListener("input", (event) => { play(false); go(Number(event.target.value)); });
   $("play").addEventListener("click", () => play(!view.timer));
@@ -293,7 +306,13 @@
   $("forward").addEventListener("click", () => { play(false); go(view.moment + 1); });
   $("surprise").addEventListener("click", () => { play(false); startle(); });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA|BUTTON|SUMMARY)$/.test(event.target.tagName)) return;
+    // Keys are the player's while it is on the screen, unless the element in focus has a use for them.
+    const target = event.target, box = $("player").getBoundingClientRect();
+    const inside = $("player").contains(target), visible = box.top < innerHeight && box.bottom > 0;
+    if (event.ctrlKey || event.metaKey || event.altKey || !(inside || (target === document.body && visible))) return;
+    if (target.tagName === "SELECT" || target.closest(".scroll")) return;
+    if (event.key === " " && target.tagName === "BUTTON") return;
+    if (target.tagName === "INPUT" && /^(Arrow|Home|End)/.test(event.key)) return;
     const keys = { ArrowLeft: () => go(view.moment - 1), ArrowRight: () => go(view.moment + 1), Home: () => go(0), End: () => go(1e9), " ": () => play(!view.timer), s: startle };
     if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
   });
