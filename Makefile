@@ -34,7 +34,7 @@ run: install
 	@echo; echo "in a browser: $(RUN)/report.html   pictures: $(RUN)/imagination/   curves: $(VENV)/bin/tensorboard --logdir $(RUN)"
 
 test: install
-	$(PY) -m pytest -m 'not slow'
+	$(PY) -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: install
 	$(PY) -m pytest -m slow --timeout 14400

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from agent.run import Run
 from modules import decoder, perception, world_model
 from modules.types import State
 
-FILES = [f"imagination/{name}" for name in ("rollout.gif", "rollout.png", "plans.png", "latent_error.png")]
+PICTURES = ("rollout.gif", "rollout.png", "plans.png", "latent_error.png", "latent_map.png")
+FILES = [f"imagination/{name}" for name in (*PICTURES, "numbers.json")]
 
 
 def maze() -> Config:
@@ -74,7 +76,8 @@ def test_all_files_exist_and_open(make, tmp_path):
     with start(tmp_path / "run", config) as run:
         result = imagine.imagine(agent, config, simulator, run, episodes=2, horizon=3, seed=0)
     assert result["files"] == FILES
-    for name in FILES:
+    assert json.loads((tmp_path / "run" / FILES[-1]).read_text())["latent_map"]["points"]
+    for name in FILES[:-1]:
         with Image.open(tmp_path / "run" / name) as picture:
             picture.load()
             assert picture.width > 300 and picture.height > 300
@@ -250,16 +253,18 @@ def test_one_imagined_step_can_be_drawn(rooms):
     assert len(shown.film) == SEEN + 1 and shown.numbers["horizon"] == 1
 
 
-def test_tensorboard_gets_the_same_pictures(rooms, tmp_path):
+@pytest.mark.parametrize("decoded", [True, False])
+def test_tensorboard_gets_the_same_pictures(rooms, tmp_path, decoded):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     agent, simulator, config = rooms
     with start(tmp_path / "run", config) as run:
         run.resume()
-        imagine.to_tensorboard(agent, config, simulator, run, 12)
+        imagine.to_tensorboard(agent, config, simulator, run, 12, decoded)
     reader = EventAccumulator(str(tmp_path / "run" / "tb"), size_guidance={"images": 0})
     reader.Reload()
-    tags = {"imagination/openloop": "GIF", "imagination/plans": "PNG", "imagination/latent_error": "PNG"}
+    tags = {f"imagination/{name}": "PNG" for name in ("plans", "latent_error", "latent_map")}
+    tags |= {"imagination/openloop": "GIF"} if decoded else {}
     assert set(reader.Tags()["images"]) == set(tags)
     for tag, kind in tags.items():
         (event,) = reader.Images(tag)
@@ -283,3 +288,21 @@ def test_difference_is_white_red_or_blue():
     (only_imagined,) = drawing.difference(white, dark)[0]
     (only_real,) = drawing.difference(dark, white)[0]
     assert only_imagined[0] > 200 > 100 > only_imagined[2] and only_real[2] > 190 > 100 > only_real[0]
+
+
+def test_the_map_of_the_latent_unrolls_a_rolled_sheet():
+    """A spiral in three dimensions is laid out so that its length is one direction; straight lines would cross it."""
+    generator = torch.Generator().manual_seed(0)
+    length, height = 4 * torch.rand(64, 25, generator=generator), torch.rand(64, 25, generator=generator)
+    turn = 1.5 * torch.pi * (1 + length / 4)
+    spiral = torch.stack([turn * turn.cos(), 4 * height, turn * turn.sin()], -1)
+    state = State(spiral, torch.zeros(64, 25, 0))
+    positions = torch.stack([length, height], -1).double().numpy()
+    data = SimpleNamespace(positions=positions)
+    rollout = imagine.Rollout(data, state, state[:, SEEN:], state[:, SEEN:], torch.empty(0))  # pyright: ignore
+    found = imagine.project(rollout, SimpleNamespace(to_map=lambda p: p), 1)  # pyright: ignore
+    flat, places = np.array(found["points"]), np.array(found["places"])
+    assert abs(np.corrcoef(flat[:, 0], places[:, 0])[0, 1]) > 0.98
+    assert found["explained"][0] > 0.8
+    path = found["paths"][0]
+    assert path["perceived"][1:] == path["imagined"][1:], "the same states are at the same place"

@@ -39,13 +39,13 @@ def losses(run: Path) -> list[dict[str, float]]:
 def test_two_ranks_have_the_loss_curve_of_one(tmp_path: Path, kind: str):
     steps = [f"--learn.{name}-steps=0" for name in ("critic", "policy", "decoder")]
     terms = ["--objectives.temporal=1", "--objectives.within-episode=1", f"--objectives.anticollapse={kind}"]
-    same = [*steps, *terms, "--learn.world-model-steps=40", "--learn.gauge-every=5", "--threads=1"]
+    same = [*steps, *terms, "--learn.world-model-steps=40", "--threads=1"]
     for ranks in (1, 2):
         done = torchrun(ranks, *same, f"--out={tmp_path / str(ranks)}")
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("world model: 40 steps in") == 1, "one of them speaks"
     one, two = (losses(tmp_path / str(ranks)) for ranks in (1, 2))
-    assert len(one) == len(two) >= 9
+    assert len(one) == len(two) >= 5
     for a, b in zip(one, two, strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
     weights = [Run.open(tmp_path / str(ranks)).load_checkpoint()[0] for ranks in (1, 2)]

@@ -24,6 +24,7 @@ from agent.check import CheckArguments, check
 from agent.presets import PRESETS, Config, debug
 from agent.statistics import estimate
 from envs import SIMULATORS, Simulator
+from tests.conftest import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -74,11 +75,12 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of its own with a copy of the run, where every preset is as small as debug."""
+    """A directory of its own with a copy of the run, where every preset trains in a second."""
     shutil.copytree(tiny_run, tmp_path / RUN)
+    shutil.copytree(ROOT / "docs" / "ablations", tmp_path / "docs" / "ablations")
     monkeypatch.chdir(tmp_path)
     for preset in ("two_rooms", "two_rooms_random", "point_maze", "point_maze_medium"):
-        monkeypatch.setitem(PRESETS, preset, debug)
+        monkeypatch.setitem(PRESETS, preset, tiny)
     monkeypatch.setattr(imagine, "EPISODES", 8)
     monkeypatch.setattr(imagine, "PROBE_EPISODES", 16)
     return tmp_path
