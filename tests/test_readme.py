@@ -137,6 +137,8 @@ def test_commands_run(path: Path, workplace: Path, box: type):
         assert script in ("run_agent.py", "box_world.py"), line
         if arguments[0] == "evaluate":
             arguments += ["--tasks", "4"]
+        if "--out" in arguments and arguments[arguments.index("--out") + 1].startswith("docs/"):
+            arguments[arguments.index("--out") + 1] = "elsewhere"  # where a published table cannot be in the way
         if arguments[0] == "ablate" and "--seeds" in arguments:
             arguments[arguments.index("--seeds") + 1] = "1"
             arguments += ["--tasks", "2"]
