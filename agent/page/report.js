@@ -123,7 +123,7 @@
       const s = scene(canvas, 260);
       if (s) dot(s.context, s.at(q.paths[path].at[step]), 7, "#d62728", "#fff");
     }
-    const text = `imagined at moment ${q.moment} of ${of === view.moment ? "this moment" : `moment ${of}`}` + (path ? `, under alternative ${path}` : "");
+    const text = `imagined at moment ${q.moment} for ${of === view.moment ? "this moment" : `moment ${of}`}` + (path ? `, under alternative ${path}` : "");
     $("imagined-text").textContent = text;
     canvas.setAttribute("aria-label", `What was ${text}`);
   }
@@ -256,7 +256,7 @@
     box.replaceChildren();
     const facts = [
       ["mode", m.mode === 2 ? (m.replanned ? `2: a new plan by ${p.planner}, ${p.samples} candidates, ${p.iterations} rounds` : "2: goes on with the plan") : "1: the policy answers at once"],
-      ["time", `${m.milliseconds.toFixed(1)} ms for all episodes that were recorded together`],
+      ["time", `${m.milliseconds.toFixed(1)} ms for all episodes that act together`],
       ["surprise", m.surprise === null ? "nothing was expected of this moment" : number(m.surprise)],
       ["cost of being here", [...Object.entries(m.drives), ["critic", m.critic]].map(([k, v]) => `${k} ${number(v)}`).join(", ")],
     ];
