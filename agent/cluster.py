@@ -45,7 +45,7 @@ def unpack(files: Files, folder: Path) -> None:
 def launcher() -> Launcher:
     """The launcher of `ablate.compare` that asks a Ray cluster. UserError when ray is not installed or not reached."""
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError("--launcher ray needs the package ray: pip install -e '.[ray]' in this checkout") from error
     if not ray.is_initialized():
@@ -72,8 +72,8 @@ def _reached(address: str | None) -> None:
 
 def on_ray(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """All cells as tasks; each waits for its trainings, and trainings that several cells need are done once."""
-    import ray
-    from ray.exceptions import RayError
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
     waiting = submit(todo, runs, train, command)
     cpus = ray.cluster_resources().get("CPU", 0)
@@ -99,7 +99,7 @@ def on_ray(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> It
 
 def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> dict[Any, Cell | str]:
     """Hand everything to Ray; what each pending result is: a cell, or the run folder of a training."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     def needs(config: Config) -> dict[str, Any]:
         return {"num_cpus": config.threads, "num_gpus": int(config.device.startswith("cuda")), "max_retries": RETRIES}
@@ -130,7 +130,7 @@ def train_there(
 
     before: the run of the first phases. begun: the run itself, as far as an interrupted training had come.
     """
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     envs.SIMULATORS.update(worlds)
     set_quiet(True)
