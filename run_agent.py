@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     from agent import commands
     from agent.console import warn
     from agent.errors import UserError, nearest
+    from agent.parallel import started
 
     command, rest = arguments[0], arguments[1:]
     known = {
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in known:
         warn(f"unknown command {command!r}{nearest(command, known)}\n\n{USAGE}")
         return 2
-    if command != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+    if command != "train" and started():
         warn(f"torchrun is for train: every rank would {command} the same. Give the command without torchrun")
         return 2
     try:

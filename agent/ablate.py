@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from agent import drawing
 from agent import evaluate as evaluation
 from agent.agent import Agent
-from agent.collect import make_simulator
 from agent.console import tell
 from agent.errors import UserError
 from agent.files import disk_errors, write_durable
@@ -32,7 +30,9 @@ from agent.metrics import encode_png
 from agent.presets import Config, from_dict, options_of
 from agent.run import config_diff
 from agent.statistics import estimate, probability_of_improvement
+from agent.train import setup
 from agent.variants import FULL, Variant, changes, digest, shared, trainings
+from agent.worlds import make_simulator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def cells(variants: dict[str, Variant], seeds: int, tasks: int) -> list[Cell]:
 
 
 Train = Callable[..., dict[str, Any]]
-"""(configuration, run folder, command, after=run folder) -> summary: agent/commands.py:train_run."""
+"""(configuration, run folder, command, after=run folder) -> summary: agent/train.py:train_run."""
 
 
 def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: dict[str, Exception]) -> None:
@@ -112,8 +112,7 @@ def is_trained(run: Path) -> bool:
 def acted(cell: Cell, runs: Path) -> dict[str, Any]:
     """Evaluate the cell with what was trained for it; returns what its file holds."""
     run = runs / cell.runs[-1]
-    torch.set_num_threads(cell.config.threads)
-    torch.set_flush_denormal(True)
+    setup(cell.config.threads)
     agent = Agent.load(run, cell.config.device, cell.config)
     simulator = make_simulator(cell.config.env, options_of(cell.config))
     result, raw = evaluation.evaluate(

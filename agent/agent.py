@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.collect import as_tensors, open_world
 from agent.errors import UserError
 from agent.presets import Config, from_dict, options_of
 from agent.run import Run
+from agent.worlds import as_tensors, open_world
 from modules.actor import Actor, Policy
 from modules.configurator import Configurator
 from modules.cost import Anatomy, Costs

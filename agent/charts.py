@@ -94,14 +94,14 @@ def lines(series: Sequence[Series], description: str, x_label: str, y_label: str
 class _Frame:
     """From values to places in the picture."""
 
-    def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float, height: int = HEIGHT) -> None:
-        self.x, self.y, self.height = (x_low, x_high), (y_low, y_high), height
+    def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float) -> None:
+        self.x, self.y = (x_low, x_high), (y_low, y_high)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Column and row of a point."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return LEFT + across * (WIDTH - LEFT - RIGHT), self.height - BOTTOM - up * (self.height - TOP - BOTTOM)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
     def axes(self, x_label: str, y_label: str, log: bool = False) -> str:
         """Grid, numbers and names."""
@@ -117,14 +117,12 @@ class _Frame:
         for x in ticks(*self.x):
             column, _ = self.at(x, self.y[0])
             out.append(
-                f'<text class="axis" x="{column:.1f}" y="{self.height - BOTTOM + 16}" text-anchor="middle">{x:g}</text>'
+                f'<text class="axis" x="{column:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:g}</text>'
             )
         middle = (LEFT + WIDTH - RIGHT) / 2
-        out.append(
-            f'<text class="axis" x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(x_label)}</text>'
-        )
+        out.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
         if y_label:
-            row = (TOP + self.height - BOTTOM) / 2
+            row = (TOP + HEIGHT - BOTTOM) / 2
             turned = f'transform="rotate(-90 12 {row})" x="12" y="{row}"'
             out.append(f'<text class="axis" {turned} text-anchor="middle">{escape(y_label)}</text>')
         return "".join(out)

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import resource
 import sys
-import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import torch
 import tyro
 
-from agent import collect, parallel, thoughts
 from agent import evaluate as evaluation
 from agent import imagine as imagination
-from agent.agent import Agent, pick_device
-from agent.collect import open_world
+from agent import parallel, thoughts
+from agent.agent import Agent
 from agent.console import Progress, set_quiet, table, tell, warn
 from agent.errors import UserError, nearest
-from agent.learn import Learner
 from agent.metrics import to_json
 from agent.presets import PRESETS, Config, from_dict, options_of
-from agent.presets import check as check_config
 from agent.run import Run
-from envs import Simulator
+from agent.train import setup, train_run
+from agent.worlds import open_world
+from envs import SIMULATORS, Simulator
 from modules.types import PlannerName
 
 T = TypeVar("T")
 SETTINGS = ("planner", "mode", "samples", "iterations", "horizon", "replan_every")  # of the directive, for evaluate
-MAX_RECORDED = 20  # episodes in a report
+MAX_RECORDED = evaluation.BATCH  # a recorder looks on at the episodes that act first
 
 
 def train(arguments: list[str], command_line: list[str]) -> int:
@@ -53,83 +47,10 @@ def train(arguments: list[str], command_line: list[str]) -> int:
     if rank:
         return 0
     tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run is {folder}")
-    if config.env in collect.SIMULATORS:
+    if config.env in SIMULATORS:
         tell(f"  python run_agent.py evaluate {folder}\n  python run_agent.py imagine {folder}")
     _finish(summary, as_json)
     return 0
-
-
-def train_run(
-    config: Config,
-    folder: Path,
-    command_line: list[str],
-    stop_at: int | None = None,
-    after: Path | None = None,
-    spread: collect.Spread = map,
-) -> dict[str, Any]:
-    """Train, or go on training, the run in `folder`; returns its summary.
-
-    after: a run of the first phases, to go on from. spread: who explores (see collect.explore).
-    """
-    setup(config)
-    began, cpu = time.monotonic(), time.process_time()
-    # Whatever can be wrong with the configuration is found before there is a folder that holds it.
-    check_config(config)
-    parallel.check_batch(config.learn.batch)
-    world = open_world(config.env, options_of(config))
-    try:
-        agent = Agent.build(config, world.senses, world.actions, pick_device(config.device))
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"an agent of this configuration cannot be built: {error}") from error
-    first = parallel.rank() == 0
-    opened = Run.create_or_resume(folder, dataclasses.asdict(config), command_line) if first else nullcontext()
-    with opened as run, Progress(show=first) as progress:
-        progress.start("explore", config.collect.episodes)
-        # The data are a function of the configuration alone: a resumed run explores again and sees the same.
-        data = collect.explore(config.collect, world, config.world_model.block, config.seed, spread)
-        steps = data.episodes * data.length * config.world_model.block
-        progress.update(data.episodes, f"{steps} environment steps")
-        seconds = (time.monotonic() - began, time.process_time() - cpu)
-        learner = Learner(config, agent, data, run)
-        drawing = [0.0, 0.0]
-
-        def show(phase: str, step: int) -> None:
-            if world.simulator is None or run is None or not config.learn.decoder_steps or phase == "policy":
-                return  # nothing to see, nobody to show it to, nobody who wants to look, or nothing new
-            progress.start("pictures", 1)
-            start = (time.monotonic(), time.process_time())
-            imagination.to_tensorboard(agent, config, world.simulator, run, step, phase == "decoder")
-            drawing[0] += time.monotonic() - start[0]
-            drawing[1] += time.process_time() - start[1]
-            progress.update(1)
-
-        learner.learn(progress, stop_at, None if after is None else Run.open(after), show)
-        if run is None:
-            return {}
-        seconds = (seconds[0] + drawing[0], seconds[1] + drawing[1])
-        summary = {
-            "run": str(folder),
-            "env": config.env,
-            "seed": config.seed,
-            "env_steps": steps,
-            "train_wall_seconds": round(learner.seconds["wall"] + seconds[0], 2),
-            "train_cpu_seconds": round(learner.seconds["cpu"] + seconds[1], 2),
-            "peak_memory_mb": round(_peak_bytes() / 2**20, 1),
-            "parameters": sum(p.numel() for m in agent.modules().values() for p in m.parameters()),
-        }
-        run.write_json("summary.json", summary)
-    return summary
-
-
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes on Linux
-
-
-def setup(config: Config) -> None:
-    """Threads and numerics of the process."""
-    torch.set_num_threads(max(1, config.threads))
-    torch.set_flush_denormal(True)
 
 
 @dataclass(frozen=True)
@@ -360,8 +281,7 @@ def simulator_of(config: Config) -> Simulator:
 
 def load_run(folder: Path, device: str, threads: int) -> tuple[Config, Agent, Run]:
     """A run that was trained: its configuration, its agent, and the open folder."""
-    torch.set_num_threads(max(1, threads))
-    torch.set_flush_denormal(True)
+    setup(threads)
     run = Run.open(folder)
     agent = Agent.load(folder, device)
     return from_dict(Config, run.config), agent, run

@@ -226,24 +226,24 @@ def project(rollout: Rollout, simulator: Simulator, paths: int) -> dict[str, Any
     squared = way.square()
     centred = -0.5 * (squared - squared.mean(0) - squared.mean(1, keepdim=True) + squared.mean())
     values, axes = torch.linalg.eigh(centred)
-    values, axes = values.flip(0)[:2].clamp(min=1e-9), axes.flip(1)[:, :2]
+    values, axes = values.clamp(min=1e-9).flip(0), axes.flip(1)[:, :2]
+    roots, explained = values[:2].sqrt(), values[:2] / values.sum()
 
     def seen(x: Tensor) -> list[list[float]]:
         """States (N, D) by their ways to the known ones (landmark scaling, de Silva and Tenenbaum 2004)."""
         step, near = torch.cdist(x.double().cpu(), known).topk(min(NEIGHBOURS, len(known)), largest=False)
         ways = (step[..., None] + way[near]).amin(1)
-        at = -0.5 * (ways.square() - squared.mean(0)) @ (axes / values.sqrt())
+        at = -0.5 * (ways.square() - squared.mean(0)) @ (axes / roots)
         return [[float(f"{float(u):.4g}"), float(f"{float(v):.4g}")] for u, v in at]
 
     places = simulator.to_map(rollout.data.positions.reshape(-1, 2))
     low, high = places.min(0), places.max(0)
     start = latent[:, SEEN - 1 : SEEN]
     imagined = torch.cat([start, rollout.imagined.latent], 1)
-    total = float(torch.linalg.eigvalsh(centred).clamp(min=0).sum())
     return {
         "points": seen(known),
         "places": [[round(float(x), 3) for x in p] for p in (places[some] - low) / np.maximum(high - low, 1e-9)],
-        "explained": [round(float(x) / max(total, 1e-9), 4) for x in values],
+        "explained": [round(float(x), 4) for x in explained],
         "paths": [{"perceived": seen(latent[e, SEEN - 1 :]), "imagined": seen(imagined[e])} for e in range(paths)],
     }
 

@@ -225,11 +225,13 @@ class Learner:
         for group in optimiser.param_groups:
             group["lr"] = phase.rate * schedule(step, phase.steps)
         loss, metrics = phase.update(step, step_generator(self.config.seed, index, step))
-        shown = parallel.mean(loss) if phase.shared else loss.detach()
-        if not math.isfinite(shown.item()):
+        shown = {"total": loss.detach(), **metrics}
+        if phase.shared:
+            shown = parallel.means(shown)
+        if not math.isfinite(shown["total"].item()):
             raise NonFinite(
-                f"the loss of phase {phase.name} is {shown.item()} at step {step}: "
-                f"{', '.join(f'{k}={v.item():.4g}' for k, v in metrics.items())}. The last good checkpoint is "
+                f"the loss of phase {phase.name} is {shown['total'].item()} at step {step}: "
+                f"{', '.join(f'{k}={shown[k].item():.4g}' for k in metrics)}. The last good checkpoint is "
                 "untouched; lower --learn.learning-rate, or look for such values in the observations"
             )
         optimiser.zero_grad(set_to_none=True)
@@ -238,8 +240,7 @@ class Learner:
             parallel.average_gradients(phase.parameters)
         norm = nn.utils.clip_grad_norm_(phase.parameters, self.config.learn.clip)
         optimiser.step()
-        terms = {f"losses/{k}": v for k, v in metrics.items()}
-        return {"losses/total": shown, "health/grad_norm": norm, **terms}
+        return {"health/grad_norm": norm, **{f"losses/{k}": v for k, v in shown.items()}}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

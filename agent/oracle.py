@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.collect import as_tensors
+from agent.worlds import as_tensors
 from envs import Simulator
 from envs.simulator import Array
 from envs.world import as_observation

@@ -101,13 +101,13 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         g.copy_(mean.view_as(g))
 
 
-def mean(x: Tensor) -> Tensor:
-    """Mean over ranks of a number, without gradient."""
+def means(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means over ranks of numbers by name, in one exchange."""
     if world() == 1:
-        return x
-    x = x.detach().clone()
-    dist.all_reduce(x)
-    return x / world()
+        return values
+    flat = torch.stack(list(values.values()))
+    dist.all_reduce(flat)
+    return dict(zip(values, flat / world(), strict=True))
 
 
 def same(value: T) -> T:

@@ -96,7 +96,7 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
             wanted = ((actions - model.action_offset) / scale).flatten(0, 1).flatten(1)
             terms["inverse"] = (inverse(*pairs) - wanted).square().mean()
             loss = loss + weights.inverse * terms["inverse"]
-        return loss, {k: parallel.mean(v.detach()) for k, v in terms.items()}
+        return loss, {k: v.detach() for k, v in terms.items()}
 
     def after_step(step: int) -> dict[str, float]:
         if parallel.rank():

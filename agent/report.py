@@ -58,8 +58,9 @@ def run_page(path: Path) -> tuple[str, list[str]]:
     for name in planning_first(folder.names("evaluation-*.json")) or ["evaluation-mode2-cem-learned.json"]:
         value = folder.json(name, "Evaluation", folder.command("evaluate"))
         # Each is tried alone, so that one that is damaged does not hide the others.
-        if value is not None and folder.part(f"Evaluation {name}", lambda v=value: sections.tiles(None, [("", v)])):
-            evaluations.append((name, value))
+        one = [] if value is None else [(name, value)]
+        if folder.part(f"Evaluation {name}", lambda one=one: sections.tiles(None, one) and sections.success(one)):
+            evaluations += one
     recordings = fitting(folder, [r for name in recorded(folder) if (r := recording(folder, name)) is not None])
     numbers = folder.json("imagination/numbers.json", "Imagination", folder.command("imagine"))
     parts = [
@@ -96,20 +97,10 @@ def comparison_page(path: Path) -> tuple[str, list[str]]:
     """The page of a comparison."""
     folder = Folder(path)
     comparison = folder.json("comparison.json", "Comparison") or {}
-    folder.part("Comparison", lambda: unfinished(folder, comparison))
     parts = [folder.part("Comparison", lambda: sections.table_of(folder, comparison))]
     title = f"{path.resolve().name}: what is a part worth?"
     remark = "The same agent without a part, on common seeds and tasks"
     return page(title, remark, parts, folder.missing, []), folder.missing
-
-
-def unfinished(folder: Folder, comparison: Mapping[str, Any]) -> str:
-    """Say which rows have not all their seeds yet."""
-    for row in comparison["variants"]:
-        left = comparison["seeds"] - row["n_seeds"] - len(row["failed"])
-        if left > 0:
-            folder.missing.append(f"Comparison: {row['variant']} is not computed yet for {left} seeds.")
-    return ""
 
 
 def page(

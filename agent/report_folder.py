@@ -50,8 +50,8 @@ class Folder:
             self.missing.append(f"{what}: {name} cannot be read: {error.strerror or error}.")
         return None
 
-    def json(self, name: str, what: str, remedy: str = "", kind: type = dict) -> Any:
-        """A JSON file; None, and a remark, when it is absent or damaged."""
+    def json(self, name: str, what: str, remedy: str = "") -> dict[str, Any] | None:
+        """An object from a JSON file; None, and a remark, when it is absent or damaged."""
         data = self.read(name, what, remedy)
         if data is None:
             return None
@@ -60,8 +60,8 @@ class Folder:
         except (ValueError, RecursionError) as error:
             self.missing.append(f"{what}: {name} is damaged: {error}.")
             return None
-        if not isinstance(value, kind):
-            self.missing.append(f"{what}: {name} holds a {type(value).__name__}, not a {kind.__name__}.")
+        if not isinstance(value, dict):
+            self.missing.append(f"{what}: {name} holds a {type(value).__name__}, not an object.")
             return None
         return value
 

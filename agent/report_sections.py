@@ -45,9 +45,7 @@ def tiles(summary: Mapping[str, Any] | None, evaluations: Sequence[Any]) -> str:
 
 def player(recordings: Sequence[Mapping[str, Any]]) -> str:
     """The elements that report.js fills."""
-    if not any(r["episodes"] for r in recordings):
-        return ""
-    return (PAGE / "player.html").read_text()
+    return (PAGE / "player.html").read_text() if recordings else ""
 
 
 def success(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -211,6 +209,9 @@ def table_of(folder: Folder, comparison: Mapping[str, Any]) -> str:
     for number, row in enumerate(comparison["variants"]):
         made = folder.part(f"Row {number + 1} of the comparison", lambda row=row: _details(row))
         if made:
+            left = comparison["seeds"] - row["n_seeds"] - len(row["failed"])
+            if left > 0:
+                folder.missing.append(f"Comparison: {row['variant']} is not computed yet for {left} seeds.")
             rows.append(row)
             cells.append(in_words(row))
             details.append(made)

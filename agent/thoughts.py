@@ -69,9 +69,9 @@ class Recorder:
         """All of it, as plain data. steps: primitive actions to each goal, -1 where it was not reached.
 
         Returns:
-            {"version", "block", "episodes": [{"task", "steps", "start", "goal", "reach", "map", "goal_frame", "frames",
-            "frame_size", "moments": [...], "plans": [...]}]}. The first of a plan's "paths" is the chosen one, the
-            others are candidates of the search's last round from cheap to dear.
+            {"version", "block", "episodes": [{"task", "steps", "goal", "reach", "map", "frames", "frame_size",
+            "moments": [...], "plans": [...]}]}. The first of a plan's "paths" is the chosen one, the others are
+            candidates of the search's last round from cheap to dear.
         """
         for e, episode in enumerate(self.episodes):
             episode["steps"] = int(steps[e])
@@ -81,18 +81,14 @@ class Recorder:
 
 
 def _episode(agent: Agent, simulator: Simulator, tasks: Tasks, e: int) -> dict[str, Any]:
-    start, goal = simulator.to_map(simulator.positions(np.stack([tasks.start[e], tasks.goal[e]])))
-    beside = np.array([simulator.success_radius, 0.0])
-    rim = simulator.to_map(simulator.positions(tasks.goal[e : e + 1]) + beside)[0]
+    at = simulator.positions(tasks.goal[e : e + 1])
+    goal, rim = simulator.to_map(np.concatenate([at, at + np.array([simulator.success_radius, 0.0])]))
     shape = agent.perception.senses.pixel_shape
-    seen = as_observation(simulator.observe(tasks.goal[e : e + 1]))
     return {
         "task": e,
-        "start": _numbers(start),
         "goal": _numbers(goal),
         "reach": round(float(np.linalg.norm(rim - goal)), 2),
         "map": _png(simulator.draw_map(tasks.start[e])),
-        "goal_frame": _png(_frame(seen, 0)) if shape else None,
         "frames": None,
         "frame_size": [shape[2], shape[1]] if shape else None,
         "moments": [],
@@ -194,9 +190,8 @@ def check(recording: Any) -> None:
     for episode in recording["episodes"]:
         if not episode["moments"]:
             raise ValueError("an episode without moments")
-        for name in ("start", "goal"):
-            _pair(episode[name])
-        _sheets(episode["map"], episode["goal_frame"], episode["frames"])
+        _pair(episode["goal"])
+        _sheets(episode["map"], episode["frames"])
         _numeric(episode["reach"], episode["task"], episode["steps"])
         if episode["frames"] is not None:
             _pair(episode["frame_size"])

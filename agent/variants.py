@@ -112,8 +112,8 @@ def ablated(name: str, preset: Config, parts: dict[str, Change] = ABLATIONS) -> 
         what = "leave out" if parts is ABLATIONS else "make a sham of"
         raise UserError(f"cannot {what} {name!r}{nearest(name, parts)}; known: {', '.join(parts)}")
     changed = parts[name](preset)
-    idle = parts is SHAMS and name == "critic-labels" and not (preset.cost.critic and preset.learn.critic_steps)
-    if changed == preset or idle:
+    same_acts = all(field(changed, path) == field(preset, path) for path in READ["acting"])
+    if same_acts and trainings(changed, preset) == trainings(preset, preset):
         warn(f"this agent has no {name} to leave out or to change: the table goes without that row")
         return None
     return changed

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from agent.agent import Agent
-from agent.collect import open_world
 from agent.presets import two_rooms
+from agent.worlds import open_world
 from envs import SIMULATORS
 from envs.world import VectorWorld, as_observation
 

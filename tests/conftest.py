@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from agent.agent import Agent
-from agent.collect import Dataset, explore, open_world
-from agent.commands import train_run
+from agent.collect import Dataset, explore
 from agent.console import set_quiet
 from agent.presets import Config, debug, options_of
 from agent.run import Run
+from agent.train import train_run
+from agent.worlds import open_world
 from modules import actor, cost, decoder, perception, world_model
 
 TINY_STEPS = {"world_model_steps": 12, "critic_steps": 11, "policy_steps": 10, "decoder_steps": 10}

@@ -13,12 +13,12 @@ import run_agent
 from agent import ablate
 from agent.ablate import cells, compare, finished
 from agent.agent import Agent
-from agent.collect import make_simulator
-from agent.commands import train_run
 from agent.errors import UserError
 from agent.evaluate import evaluate
 from agent.presets import PRESETS, options_of, two_rooms
+from agent.train import train_run
 from agent.variants import ABLATIONS, FULL, SHAMS, Variant, digest, setting, shared, trainings, variants, varied
+from agent.worlds import make_simulator
 from modules.types import State
 from tests.conftest import tiny, tiny_maze
 

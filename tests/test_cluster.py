@@ -14,9 +14,9 @@ import pytest
 
 from agent import cluster
 from agent.ablate import compare
-from agent.commands import train_run
 from agent.errors import UserError
 from agent.presets import PRESETS
+from agent.train import train_run
 from agent.variants import Variant, setting, variants
 from tests.conftest import tiny
 

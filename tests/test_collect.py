@@ -10,18 +10,9 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
-from agent.collect import (
-    Config,
-    Dataset,
-    OpenWorld,
-    actions_of,
-    collect,
-    collect_gymnasium,
-    explore,
-    explorer,
-    senses_of,
-)
+from agent.collect import Config, Dataset, collect, collect_gymnasium, explore, explorer
 from agent.errors import UserError
+from agent.worlds import OpenWorld, actions_of, senses_of
 from envs import PointMaze, TwoRooms, VectorWorld
 from modules.types import ActionSpace
 

@@ -15,6 +15,7 @@ from agent import commands
 from agent.checkpoint import checkpoint_steps
 from agent.console import set_quiet
 from agent.presets import PRESETS, Config, debug, from_dict, options_of
+from agent.train import setup
 from tests.conftest import tiny, train_tiny
 
 KEYS = {
@@ -332,7 +333,7 @@ def test_whole_numbers_are_numbers_and_lists_become_tuples():
 
 
 def test_setup_obeys_the_threads():
-    commands.setup(tiny(threads=2))
+    setup(2)
     assert torch.get_num_threads() == 2
-    commands.setup(tiny(threads=1))
+    setup(1)
     assert torch.get_num_threads() == 1

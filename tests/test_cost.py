@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agent.agent import Agent
-from agent.collect import as_tensors
+from agent.worlds import as_tensors
 from envs.world import as_observation
 from modules import cost
 from modules.cost import Anatomy, Config, Costs, critic_loss, goal_distance

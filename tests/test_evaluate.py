@@ -8,7 +8,7 @@ import torch
 
 from agent import evaluate
 from agent.agent import Agent
-from agent.collect import as_tensors, make_simulator
+from agent.worlds import as_tensors, make_simulator
 from envs.simulator import Tasks
 from envs.two_rooms import FIXED_LAYOUT
 from envs.world import as_observation

@@ -13,11 +13,11 @@ from PIL import Image, ImageSequence
 
 from agent import drawing, imagine
 from agent.agent import Agent
-from agent.collect import actions_of, make_simulator, senses_of
 from agent.drawing import BORDER, BOUNDARY, DARK, GAP, GREEN, HEAD, LABEL, RED, SEEN
 from agent.errors import UserError
 from agent.presets import Config, debug
 from agent.run import Run
+from agent.worlds import actions_of, make_simulator, senses_of
 from modules import decoder, perception, world_model
 from modules.types import State
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.collect import as_tensors
+from agent.worlds import as_tensors
 from envs.world import as_observation
 from modules.perception import Config, Encoder, LastRead, Readout, Senses, SlotReadout, flatten_map, with_octaves
 from modules.types import Observation, State

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from agent import phases
-from agent.collect import as_tensors
 from agent.errors import UserError
 from agent.presets import check
+from agent.worlds import as_tensors
 from envs.world import as_observation
 from tests.conftest import born, explored, tiny, tiny_maze
 

@@ -14,9 +14,9 @@ import run_agent
 from agent import charts, report
 from agent.ablate import compare
 from agent.charts import Series
-from agent.commands import train_run
 from agent.errors import UserError
 from agent.presets import PRESETS
+from agent.train import train_run
 from agent.variants import variants
 from tests.conftest import tiny
 

@@ -109,7 +109,7 @@ def test_a_world_without_pixels_is_recorded_by_its_map():
     found = recorded(agent, tiny_maze(), simulator)
     thoughts.check(found)
     episode = found["episodes"][0]
-    assert episode["frames"] is episode["goal_frame"] is episode["plans"][0]["frames"] is None
+    assert episode["frames"] is episode["plans"][0]["frames"] is None
     assert episode["moments"][0]["recalled"] is None, "nothing has been lived through"
 
 
@@ -149,7 +149,7 @@ PLAN = (*EPISODE, "plans", 0)
         put(0, "version"),
         put(0, "block"),
         put([], *EPISODE, "moments"),
-        put("x", *EPISODE, "start"),
+        put("x", *EPISODE, "goal"),
         put("<img>", *EPISODE, "map"),
         put("no base64!", *PLAN, "frames"),
         put(None, *EPISODE, "frame_size"),
