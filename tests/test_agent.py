@@ -168,6 +168,29 @@ def test_the_plan_is_never_worse_than_the_first_proposal():
     assert torch.allclose(rolled.latent, thought.imagined.latent, atol=1e-5)
 
 
+def test_random_subgoals_are_remembered_states_and_change_with_every_plan():
+    agent, simulator = born(settings(tiny(), random_subgoals=True, replan_every=3, horizon=2, iterations=1))
+    ready(agent)
+    seen, goal = scene(simulator, 2)
+    agent.pursue(goal)
+    first = agent.act(seen)[1].directive.goal
+    assert torch.equal(first.latent, agent.perception.encode(agent._sense(goal)[0]).latent), "nothing to remember yet"
+    for k in range(20):
+        agent.memory.write(k, torch.arange(2), agent.perception.encode(agent._sense(scene(simulator, 2, k)[0])[0]),
+                           torch.zeros(2, 4, 2), torch.zeros(2), torch.zeros(2), imagined=False)  # fmt: skip
+    known = agent.memory.records().state.latent
+    aims = []
+    for _ in range(13):
+        thought = agent.act(seen)[1]
+        aim = thought.directive.goal.latent
+        assert all((known == a).all(1).any() for a in aim)
+        if thought.replanned:
+            aims.append(aim)
+        else:
+            assert not aims or torch.equal(aim, aims[-1]), "a plan under way keeps its aim"
+    assert len(aims) == 4 and not torch.equal(aims[0], aims[1])
+
+
 # Batches
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from modules.configurator import Config, Configurator
-from modules.types import Directive, Task
+from modules.types import Directive, State, Task
 
 READY = {"cost": {"critic_trained": 1.0}, "actor": {"policy_trained": 1.0}}
 
@@ -63,3 +64,12 @@ def test_all_other_settings_reach_the_directive():
     directive = Configurator(Config(**changed)).configure(Task(None), None, READY)
     assert {k: getattr(directive, k) for k in changed} == changed
     assert isinstance(directive, Directive) and directive.goal is None
+
+
+def test_without_a_configurator_the_settings_hold_whatever_is_asked_or_learned():
+    goal = State(torch.ones(1, 4), torch.zeros(1, 0))
+    config = Config(mode=1, effort_weight=0.1, contact_floor=0.5, horizon=4, horizon_without_critic=9, adaptive=False)
+    directive = Configurator(config).configure(Task(None, {"goal": 7.0, "contact": 3.0}), goal, {})
+    assert directive.weights == {"goal": 1.0, "effort": 0.1, "contact": 0.5}
+    assert (directive.mode, directive.critic_weight, directive.horizon) == (1, 1.0, 4)
+    assert directive.goal is goal

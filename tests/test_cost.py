@@ -126,6 +126,20 @@ def test_literal_energy_by_hand():
     np.testing.assert_allclose(found.energy.detach().numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("critic_weight", [0.0, 0.7])
+def test_last_energy_by_hand(critic_weight):
+    costs, states, goal = make(), draw(2, 3), draw(2, seed=1)
+    actions = torch.randn(2, 3, 4, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    asked = directive(goal, weights={"goal": 2.0, "effort": 0.5}, critic_weight=critic_weight, energy="last")
+    found = costs.path(states, actions, asked)
+    effort = 0.5 * np.square(actions.numpy()[:, -1] / 2).mean((1, 2))
+    end = critic_weight * GAMMA**3 * tc(costs, states[:, -1], goal).mean(-1)
+    if not critic_weight:
+        end = 2 * distance(states[:, -1], goal)
+    np.testing.assert_allclose(found.energy.detach().numpy(), effort + end, rtol=1e-9)
+    assert all((cost[:, :-1] == 0).all() for cost in (*found.drives.values(), found.critic))
+
+
 @pytest.mark.parametrize("energy", ["terminal", "literal"])
 def test_without_a_critic_the_last_state_pays_too(energy):
     costs, states, goal = make(critic=False), draw(2, 3), draw(2, seed=1)
@@ -154,7 +168,7 @@ def test_more_paths_of_an_episode_cost_what_each_alone_costs(energy):
 def test_energy_is_the_sum_of_what_it_says():
     costs, states = make(Anatomy(SPACE, contact_slot=1)), draw(2, 3)
     weights = {"goal": 1.0, "effort": 0.3, "contact": 2.0}
-    for energy in ("terminal", "literal"):
+    for energy in ("terminal", "literal", "last"):
         found = costs.path(
             states, torch.ones(2, 3, 4, 2).double(), directive(draw(2, seed=1), weights=weights, energy=energy)
         )
@@ -325,6 +339,20 @@ def test_critic_loss_by_hand_and_nothing_flows_into_state_or_target():
     assert all(p.grad is None and not p.requires_grad for p in costs.target.parameters())
     assert any(p.grad.abs().sum() > 0 for p in costs.critic.parameters())
     assert not any(v.requires_grad for v in metrics.values())
+
+
+def test_shuffled_labels_are_the_same_labels_at_other_pairs():
+    costs = make(ensemble=1)
+    state, futures, goal = draw(2, 3), draw(2, 3, 4, seed=1), draw(2, 5, seed=2)
+    drawn = costs, state, futures, torch.ones(4), goal
+    with torch.no_grad():
+        right, told = critic_loss(*drawn)
+        wrong, told_wrong = critic_loss(*drawn, shuffled=True)
+        for p in (*costs.critic.parameters(), *costs.target.parameters()):
+            p.zero_()  # a critic that says the same of every pair cannot tell the labels apart
+        blind = [critic_loss(*drawn, shuffled=s)[0].item() for s in (False, True)]
+    assert told["critic_target"].item() == pytest.approx(told_wrong["critic_target"].item(), rel=1e-12)
+    assert abs(right.item() / wrong.item() - 1) > 1e-3 and blind[0] == pytest.approx(blind[1], rel=1e-12)
 
 
 def test_the_slow_copy_follows():

@@ -85,3 +85,31 @@ def test_futures_are_imagined_step_by_step(far):
         for n, k in ((0, 1), (5, 1), (16, 1), *(((17, 3), (24, 3)) if far == 3 else ())):
             held = actions[n if n < 17 else n - 16][None, None].expand(3, k, -1, -1)
             assert torch.allclose(imagined.slots[:, n], agent.world_model.rollout(state, held).slots[:, -1], atol=1e-5)
+
+
+# Shams
+
+
+def losses(**changes) -> tuple[dict[str, float], phases.Phase]:
+    """The terms of the world model's first loss under other settings of learning, and its phase."""
+    config = tiny()
+    config = dataclasses.replace(config, learn=dataclasses.replace(config.learn, **changes))
+    phase = phases.world_model(born(config)[0], explored(config), config)
+    loss, terms = phase.update(1, phases.step_generator(0, 0, 1))
+    loss.backward()
+    return {k: v.item() for k, v in terms.items()}, phase
+
+
+def test_shuffled_actions_change_what_is_predicted_and_not_what_is_seen():
+    (right, _), (wrong, _) = losses(), losses(shuffle_actions=True)
+    assert right["variance"] == wrong["variance"] and right["covariance"] == wrong["covariance"]
+    assert right["prediction"] != wrong["prediction"] and right["inverse"] != wrong["inverse"]
+
+
+def test_an_untrained_encoder_is_left_as_it_was_drawn():
+    (trained, all_of_it), (drawn, part) = losses(), losses(train_encoder=False)
+    assert drawn == trained, "the first loss is the same"
+    encoder = sum(p.numel() for p in born(tiny())[0].perception.parameters())
+    count = [sum(p.numel() for p in phase.parameters) for phase in (all_of_it, part)]
+    assert encoder > 0 and count[0] - count[1] == encoder
+    assert all(p.grad is not None for p in part.parameters)
