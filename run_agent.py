@@ -16,7 +16,7 @@ USAGE = """usage: run_agent.py COMMAND ...
 
   train [PRESET]     learn a world and how to plan in it     --seed N --out RUN_FOLDER and a flag for every field
   evaluate RUN       success on tasks never seen             --tasks N --planner cem|mppi|gradient --mode 1|2
-                                                             --dynamics learned|oracle
+                                                             --dynamics learned|oracle --cost latent|true
   imagine RUN        pictures of what the agent imagines
   ablate [PRESET]    what is a part worth?                   --without critic memory ... --vary FIELD=A,B --seeds N
   report FOLDER      one page, offline, of a run or of a comparison
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(shadowed, file=sys.stderr)
         return 2
     from agent import commands
-    from agent.console import warn
+    from agent.console import fail, warn
     from agent.errors import UserError, nearest
     from agent.parallel import started
 
@@ -51,15 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
         "check": commands.check,
     }
     if command not in known:
-        warn(f"unknown command {command!r}{nearest(command, known)}\n\n{USAGE}")
+        fail(f"unknown command {command!r}{nearest(command, known)}\n\n{USAGE}")
         return 2
     if command != "train" and started():
-        warn(f"torchrun is for train: every rank would {command} the same. Give the command without torchrun")
+        fail(f"torchrun is for train: every rank would {command} the same. Give the command without torchrun")
         return 2
     try:
         return known[command](rest, command_line=[Path(sys.argv[0]).name, *arguments])
     except UserError as error:
-        warn(str(error))
+        fail(str(error))
         return 2
     except KeyboardInterrupt:
         warn("interrupted; a training goes on when the same command is given again")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from agent import drawing
 from agent import evaluate as evaluation
 from agent.agent import Agent
-from agent.console import tell
+from agent.console import tell, warn
 from agent.errors import UserError
 from agent.files import disk_errors, write_durable
 from agent.metrics import encode_png
@@ -113,7 +113,9 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
     """Evaluate the cell with what was trained for it; returns what its file holds."""
     run = runs / cell.runs[-1]
     setup(cell.config.threads)
-    agent = Agent.load(run, cell.config.device, cell.config)
+    # Nobody acts through the decoder, so it is the training's, whatever the variant's would have been.
+    config = dataclasses.replace(cell.config, decoder=cell.trainings[-1].decoder)
+    agent = Agent.load(run, config.device, config)
     simulator = make_simulator(cell.config.env, options_of(cell.config))
     result, raw = evaluation.evaluate(
         agent,
@@ -203,15 +205,17 @@ def compare(
     with disk_errors(out):
         (out / "cells").mkdir(parents=True, exist_ok=True)
     done = {cell.file: held for cell in wanted if (held := finished(cell, out)) is not None}
-
-    earlier = _rows(out)
+    asked = {"seeds": seeds, "tasks": tasks, "full": digest(variants[FULL].config)}
 
     def table() -> dict[str, Any]:
         results = {name: [done[c.file] for c in wanted if c.name == name and c.file in done] for name in variants}
-        rows = summarise(variants, results, common)
-        rows += [row for row in earlier if row["variant"] not in variants]
-        asked = {"command": command, "common": shlex.join(common), "seeds": seeds, "tasks": tasks}
-        comparison = {**asked, "variants": rows}
+        rows = summarise(variants, results, common) + _earlier(out, asked, variants)
+        floors = [held["floors"] for held in results[FULL] if "floors" in held]
+        comparison = {
+            **{"command": command, "common": shlex.join(common), **asked},
+            "floors": {k: float(np.mean([floor[k] for floor in floors])) for k in floors[0]} if floors else {},
+            "variants": rows,
+        }
         write_durable(out / "comparison.json", json.dumps(comparison, indent=1).encode())
         write_durable(out / "table.md", markdown(comparison).encode())
         return comparison
@@ -226,12 +230,31 @@ def compare(
     return comparison
 
 
-def _rows(out: Path) -> list[dict[str, Any]]:
-    """Rows that earlier commands have left in the folder's table: they stay in it."""
+def _earlier(out: Path, asked: dict[str, Any], variants: dict[str, Variant]) -> list[dict[str, Any]]:
+    """Rows of other variants that earlier commands have left in the folder's table.
+
+    They stay in it when their seeds, tasks and full agent are those of now; their cells stay in any case.
+    """
     try:
-        return [row for row in json.loads((out / "comparison.json").read_text())["variants"] if in_words(row)]
-    except (OSError, KeyError, TypeError, ValueError):
+        before = json.loads((out / "comparison.json").read_text())
+        rows = [row for row in before["variants"] if not (isinstance(row, dict) and row.get("variant") in variants)]
+        same = all(before.get(k) == v for k, v in asked.items())
+    except (OSError, AttributeError, KeyError, TypeError, ValueError):
         return []
+    kept = [row for row in rows if same and _is_row(row)]
+    if dropped := [str(row.get("variant")) for row in rows if isinstance(row, dict) and row not in kept]:
+        warn(
+            f"{', '.join(dropped)} leave the table of {out}: they were computed with other seeds or tasks, or beside "
+            "another agent. Their cells are kept; ask for them in the same command to have them back."
+        )
+    return kept
+
+
+def _is_row(row: Any) -> bool:
+    try:
+        return bool(in_words(row))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def summarise(
@@ -292,7 +315,7 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
         "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
         "seeds": str(row["n_seeds"]),
         "weights": row["weights"],
-        "failed": "; ".join(f"seed {seed}: {error}" for seed, error in row["failed"].items()),
+        "failed": "; ".join(f"seed {seed}: {' '.join(error.split())}" for seed, error in row["failed"].items()),
     }
 
 
@@ -302,4 +325,12 @@ def markdown(comparison: dict[str, Any]) -> str:
     names = [name for name in rows[0] if name != "failed" or any(row[name] for row in rows)]
     lines = [names, ["---"] * len(names), *([row[name].replace("|", "\\|") for name in names] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"`{comparison['common']}` and the flags of the row; {comparison['tasks']} tasks a seed.\n\n{table}\n"
+    asked = f"`{comparison['common']}` and the flags of the row; {comparison['tasks']} tasks a seed."
+    return f"{asked} {floors(comparison)}".strip() + f"\n\n{table}\n"
+
+
+def floors(comparison: Mapping[str, Any]) -> str:
+    """What anybody reaches on the same tasks, as a sentence; "" when it is not known yet."""
+    names = {"random": "random actions", "greedy": "the straight line to the goal", "oracle": "who knows the world"}
+    reached = [f"{names.get(k, k)} {100 * v:.0f} %" for k, v in comparison.get("floors", {}).items()]
+    return f"On the same tasks: {', '.join(reached)}." if reached else ""

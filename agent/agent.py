@@ -327,7 +327,8 @@ class Agent:
         mine = {k.removeprefix("memory."): v for k, v in tensors.items() if k.startswith("memory.")}
         if mine:
             numbers = {k: int(mine.pop(k)) for k in ("size", "head", "capacity")}
-            self.memory.load_state_dict({**mine, **numbers})
+            if numbers["size"]:  # nothing fits into a memory of any capacity
+                self.memory.load_state_dict({**mine, **numbers})
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of tensors; other names in the mapping are left alone."""

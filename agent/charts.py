@@ -69,9 +69,9 @@ def lines(series: Sequence[Series], description: str, x_label: str, y_label: str
         y_low = max(y_low, y_high - DECADES)
     if not log:
         y_low = min(0.0, y_low)
-    if y_high <= y_low:
-        y_high = y_low + 1
-    frame = _Frame(x_low, x_high if x_high > x_low else x_low + 1, y_low, y_high + 0.04 * (y_high - y_low))
+    x_high, y_high = (low + max(1.0, 1e-6 * abs(low)) if high <= low else high
+                      for low, high in ((x_low, x_high), (y_low, y_high)))  # fmt: skip
+    frame = _Frame(x_low, x_high, y_low, y_high + 0.04 * (y_high - y_low))
     body = [frame.axes(x_label, y_label, log)]
     for number, (one, points) in enumerate(good):
         if one.half is not None and not log:

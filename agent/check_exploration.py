@@ -203,7 +203,7 @@ def _effect(env: gym.Env, seed: int, actions: NDArray, block: int, rng: np.rando
     shares = np.nanmean(gaps[:, :-1] > 3 * noise, axis=0)
     dead = np.flatnonzero(shares == 0).tolist()
     if not dead:
-        found = f"each of {size} numbers changes what is seen in {100 * shares.min():.0f} % of states or more"
+        found = f"each of {size} numbers changes what is seen, in at least {100 * shares.min():.0f} % of states"
         return Finding("actions matter", "ok", found)
     if noise > 0:
         found = f"numbers {dead} of the action change what is seen no more than chance does"

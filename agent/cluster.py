@@ -18,6 +18,7 @@ from typing import Any
 import envs
 from agent import ablate
 from agent.ablate import Cell, Launcher, Train
+from agent.agent import pick_device
 from agent.collect import explore_shard
 from agent.console import set_quiet, tell
 from agent.errors import UserError
@@ -29,9 +30,13 @@ Files = dict[str, bytes]
 """A folder: names with slashes, and contents."""
 
 
-def pack(folder: Path) -> Files:
-    """All files below a folder."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def pack(folder: Path, finished: bool = False) -> Files:
+    """All files below a folder; of a finished run, only those from which others act or go on."""
+    names = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    if finished:
+        kept = ("checkpoints/", "config.json", "summary.json", "versions.json")
+        names = {name: p for name, p in names.items() if name.startswith(kept)}
+    return {name: p.read_bytes() for name, p in names.items()}
 
 
 def unpack(files: Files, folder: Path) -> None:
@@ -101,18 +106,26 @@ def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> di
     """Hand everything to Ray; what each pending result is: a cell, or the run folder of a training."""
     import ray  # pyright: ignore[reportMissingImports]
 
+    cpus = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+
     def needs(config: Config) -> dict[str, Any]:
-        return {"num_cpus": config.threads, "num_gpus": int(config.device.startswith("cuda")), "max_retries": RETRIES}
+        if config.threads > cpus:  # Ray would wait for such a machine without a word
+            raise UserError(f"a cell needs {config.threads} CPUs, the largest machine of the cluster has {cpus:g}: "
+                            f"--set threads={max(1, int(cpus))}")  # fmt: skip
+        gpus = int(pick_device(config.device).type == "cuda")  # auto means there what it means here
+        return {"num_cpus": config.threads, "num_gpus": gpus, "max_retries": RETRIES}
 
     worlds = dict(envs.SIMULATORS)  # with those that a script of the user's has registered
     folders: dict[str, Any] = {}
     waiting: dict[Any, Cell | str] = {}
     for cell in todo:
         before: Any = None
-        for run, config in zip(cell.runs, cell.trainings, strict=True):
+        done = [i for i, run in enumerate(cell.runs) if ablate.is_trained(runs / run)]
+        first = done[-1] if done else 0  # what that run went on from is not needed again
+        for run, config in list(zip(cell.runs, cell.trainings, strict=True))[first:]:
             if run not in folders:
                 if ablate.is_trained(runs / run):
-                    folders[run] = ray.put(pack(runs / run))
+                    folders[run] = ray.put(pack(runs / run, finished=True))
                 else:
                     there = ray.remote(**needs(config))(train_there)
                     begun = pack(runs / run) if (runs / run).is_dir() else {}

@@ -33,7 +33,7 @@ class Config:
     """How much to explore, and how."""
 
     episodes: int = 4000
-    """M."""
+    """Episodes of exploration (M)."""
     length: int = 24
     """T: action blocks in an episode."""
     per_scene: int = 8

@@ -38,11 +38,14 @@ def train(arguments: list[str], command_line: list[str]) -> int:
         preset, arguments = arguments[0], arguments[1:]
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; the presets are {', '.join(PRESETS)}")
-    description = f"Train preset {preset}. Presets: {', '.join(PRESETS)}. The defaults below are this preset's."
+    description = (
+        f"Train preset {preset}. Presets: {', '.join(PRESETS)}. The defaults below are this preset's. Also: "
+        f"--out RUN_FOLDER (runs/{preset}__seedN) and --json."
+    )
     out, arguments = _take_value(arguments, "--out")
     config = _parse(Config, arguments, f"run_agent.py train {preset}", description, PRESETS[preset]())
     folder = Path(out or f"runs/{preset}__seed{config.seed}")
-    with parallel.ranks() as rank:
+    with parallel.ranks(config.device) as rank:
         summary = train_run(config, folder, command_line)
     if rank:
         return 0
@@ -64,7 +67,7 @@ class EvaluateArguments:
     planner: PlannerName | None = None
     """Search method of Mode-2; the run's own by default."""
     mode: Literal[1, 2] | None = None
-    """1: the policy alone. 2: planning."""
+    """1: the policy alone. 2: planning; the run's own by default."""
     dynamics: Literal["learned", "oracle"] = "learned"
     """oracle: plan with the true dynamics in place of the world model."""
     cost: Literal["latent", "true"] = "latent"
@@ -80,13 +83,13 @@ class EvaluateArguments:
     budget: int | None = None
     """Primitive actions per task; the run's own by default."""
     seed: int = 0
-    """Of the world's noise and of the search."""
+    """Seed of the world's noise and of the search."""
     record: int = 6
-    """Episodes whose Thoughts are kept for the report, the first tasks of the list."""
+    """Episodes whose Thoughts are kept for the report, the first tasks of the list; with 0 none are left there."""
     threads: int = 1
-    """CPU threads."""
+    """CPU threads; milliseconds per decision are always of one."""
     device: str = "auto"
-    """auto, cpu, cuda."""
+    """auto (a GPU when there is one), cpu, cuda, cuda:1."""
 
 
 def evaluate(arguments: list[str], command_line: list[str]) -> int:
@@ -123,7 +126,10 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     result |= {"run": str(args.run), "train_seed": config.seed}
     rows = [
         {"controller": f"agent, mode {result['mode']}", "success": f"{100 * result['success']:.1f} %"},
-        *({"controller": f"floor: {k}", "success": f"{100 * v:.1f} %"} for k, v in result["floors"].items()),
+        *(
+            {"controller": f"{'ceiling' if k == 'oracle' else 'floor'}: {k}", "success": f"{100 * v:.1f} %"}
+            for k, v in result["floors"].items()
+        ),
     ]
     rows[0] |= {
         "95 % interval": f"{100 * result['ci_low']:.1f} - {100 * result['ci_high']:.1f} %",
@@ -155,9 +161,9 @@ class ImagineArguments:
     horizon: int = 16
     """Imagined steps, in action blocks."""
     seed: int = 0
-    """Which episodes."""
+    """Seed of the exploration and of the tasks that are shown."""
     device: str = "auto"
-    """auto, cpu, cuda."""
+    """auto (a GPU when there is one), cpu, cuda, cuda:1."""
 
 
 def imagine(arguments: list[str], command_line: list[str]) -> int:
@@ -180,15 +186,16 @@ class AblateArguments:
     """What is a part worth? The same agent without it, or with another setting, on common seeds and the same tasks."""
 
     preset: Annotated[str, tyro.conf.Positional] = "two_rooms"
-    """The full agent."""
+    """Preset of the full agent."""
     without: tuple[str, ...] = ()
-    """Parts to leave out, one variant each; an unknown name lists the known ones."""
+    """Parts to leave out, one variant each: critic, variance, warm-start, ...; an unknown name lists the known ones."""
     against: tuple[str, ...] = ()
     """Other presets of the same world."""
     vary: tuple[str, ...] = ()
     """Fields and values, one variant per value: configurator.samples=16,32,64."""
     sham: tuple[str, ...] = ()
-    """Parts to replace by something that means nothing, one variant each; all: every one that is known."""
+    """Parts to replace by something that means nothing, one variant each: critic-labels, actions, encoder, subgoals, or
+    all of them by the name all."""
     diagnose: bool = False
     """Also {learned, oracle} dynamics x {latent, true} cost: whose fault is a failure?"""
     set: tuple[str, ...] = ()
@@ -211,12 +218,18 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
     from agent.variants import FULL, variants
 
     arguments, as_json = _json_flag(arguments)
+    for flag in ("--without", "--against", "--vary", "--sham", "--set"):
+        if sum(a == flag or a.startswith(f"{flag}=") for a in arguments) > 1:
+            raise UserError(f"{flag} is given twice: give all its values after one {flag}")
     args = _parse(AblateArguments, arguments, "run_agent.py ablate", AblateArguments.__doc__ or "")
     for name in ("seeds", "tasks"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be 1 or more, got {getattr(args, name)}")
     chosen = variants(args.preset, args.without, args.against, args.vary, args.sham, args.set, args.diagnose)
-    common = ["python", *command_line[:1], "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
+    if len(chosen) == 1:
+        warn("no change was asked for: --without, --sham, --against, --vary or --diagnose say what to compare")
+    program = ["python", *command_line[:1]] if command_line[0].endswith(".py") else command_line[:1]
+    common = [*program, "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
     common += ["--seeds", str(args.seeds), "--tasks", str(args.tasks)]
     out = args.out or Path(f"runs/ablate_{args.preset}")
     common += ["--out", str(out), *(("--runs", str(args.runs)) if args.runs else ())]
@@ -231,11 +244,12 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
     )
     rows = comparison["variants"]
     table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [ablation.in_words(row) for row in rows])
+    tell(ablation.floors(comparison))
     for name in ("comparison.json", "comparison.png", "table.md"):
         if (out / name).exists():
             tell(f"  {out / name}")
     _finish(comparison, as_json)
-    return 1 if any(row["failed"] for row in rows) else 0
+    return 1 if any(row["failed"] for row in rows if row["variant"] in chosen) else 0
 
 
 @dataclass(frozen=True)
@@ -284,6 +298,8 @@ def load_run(folder: Path, device: str, threads: int) -> tuple[Config, Agent, Ru
     setup(threads)
     run = Run.open(folder)
     agent = Agent.load(folder, device)
+    if "train_wall_seconds" not in _summary(run):
+        warn(f"{folder} has not been trained to its end: this is its newest checkpoint")
     return from_dict(Config, run.config), agent, run
 
 

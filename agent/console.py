@@ -36,6 +36,11 @@ def warn(message: str) -> None:
     _console(True).print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True, style="yellow")
 
 
+def fail(message: str) -> None:
+    """Print why nothing was done, on standard error."""
+    _console(True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True, style="red")
+
+
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows as a table.
 
@@ -87,7 +92,7 @@ class Progress:
         self._every, self._clock = every, clock
         self._bars: Bars | None = None
         self._bar = TaskID(0)
-        self._phase = ""
+        self._phase = self._unit = ""
         self._total = self._first = self._done = 0
         self._text = ""
         self._began = self._shown = 0.0
@@ -105,15 +110,19 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
 
-    def start(self, phase: str, total: int, done: int = 0) -> None:
-        """End the phase before, if any, and begin this one, of `total` steps with `done` already behind it."""
+    def start(self, phase: str, total: int = 0, done: int = 0, unit: str = "steps") -> None:
+        """End the phase before, if any, and begin this one, of `total` steps with `done` already behind it.
+
+        total: 0 for a phase that cannot be counted. unit: what is counted, in the plural.
+        """
         self._finish()
         self._phase, self._total, self._first, self._done, self._text = phase, total, done, done, ""
+        self._unit = unit
         self._began = self._shown = self._clock()
         if self._bars is not None:
-            self._bar = self._bars.add_task(phase, total=total, completed=done, text="")
-        else:
-            self._line(f"{phase}: {total} steps" + (f", continued at {done}" if done else ""))
+            self._bar = self._bars.add_task(phase, total=total or None, completed=done, text="")
+        elif total:
+            self._line(f"{phase}: {total} {unit}" + (f", continued at {done}" if done else ""))
 
     def update(self, n: int, text: str = "") -> None:
         """`n` steps of the phase are done; `text` is the few figures to show. Cheap enough for every step."""
@@ -134,10 +143,12 @@ class Progress:
             return
         seconds = self._clock() - self._began
         rate = (self._done - self._first) / max(seconds, 1e-9)
-        count = f"{self._done} steps" if self._done >= self._total else f"stopped at {self._done}/{self._total}"
+        count = f"{self._done} {self._unit}" if self._done >= self._total else f"stopped at {self._done}/{self._total}"
         if self._bars is not None:
             self._bars.update(self._bar, completed=self._done, text=self._text)
             self._bars.stop_task(self._bar)
+        elif not self._total:
+            self._line(f"{self._phase}: {seconds:.1f} s")
         else:
             self._line(f"{self._phase}: {count} in {seconds:.1f} s ({rate:.4g} it/s)  {self._text}")
         self._phase = ""

@@ -59,10 +59,6 @@ def wilson(success: float, n: int) -> tuple[float, float]:
     return (max(0.0, centre - half) if success > 0 else 0.0), (min(1.0, centre + half) if success < 1 else 1.0)
 
 
-Controller = Callable[[Array, Array], NDArray]
-"""(states, goals) -> actions."""
-
-
 Watch = Callable[[Array, Thought], None]
 """(states (E, S), what was thought in them): looks on."""
 
@@ -133,7 +129,7 @@ def run_agent(
     """The agent on all tasks, in batches of episodes; watch: looks on at the first batch."""
     parts: list[Result] = []
     if progress is not None:
-        progress.start("evaluate", len(tasks))
+        progress.start("evaluate", len(tasks), unit="tasks")
     for first in range(0, len(tasks), BATCH):
         some = Tasks(tasks.start[first : first + BATCH], tasks.goal[first : first + BATCH])
         pursue(agent, simulator, some.goal)

@@ -148,6 +148,8 @@ class Learner:
             if self.run is None and index:
                 return  # all but the world model is learned by the first rank
             # Building a phase may imagine and plan for a minute: that is training too.
+            if index:
+                progress.start(f"prepare {build.__name__}")
             self._clock = (time.monotonic(), time.process_time())
             if index and not self.agent.memory.size:
                 phases.remember(self.agent, self.data, self.config.learn.critic_records)

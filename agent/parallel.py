@@ -26,12 +26,17 @@ T = TypeVar("T")
 
 
 @contextmanager
-def ranks() -> Iterator[int]:
-    """Join the other processes that torchrun started, if it did; gives the rank. nccl with GPUs, gloo without."""
+def ranks(device: str = "auto") -> Iterator[int]:
+    """Join the other processes that torchrun started, if it did; gives the rank. nccl with GPUs, gloo without.
+
+    UserError for one GPU named for all ranks.
+    """
     if not started():
         yield 0
         return
-    gpu = torch.cuda.is_available()
+    if ":" in device:
+        raise UserError(f"--device {device} would put every rank on one GPU: give auto, cuda or cpu under torchrun")
+    gpu = torch.cuda.is_available() and device in ("auto", "cuda")
     if gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if gpu else "gloo")

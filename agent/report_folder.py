@@ -103,7 +103,7 @@ class Folder:
         """A part of the page; a remark in its place when the files do not hold what this version expects."""
         try:
             return make()
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except Exception as error:  # a damaged file has many ways to be something else, and the rest is still shown
             self.missing.append(
                 f"{what}: the files hold something else than expected ({type(error).__name__}: {error}); "
                 "they may be from another version."

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agent import charts
-from agent.ablate import in_words
+from agent.ablate import floors, in_words
 from agent.charts import Series
 from agent.evaluate import wilson
 from agent.report_folder import Folder
@@ -196,9 +196,12 @@ def origin(folder: Folder, config: Mapping[str, Any]) -> str:
 # Parts of a comparison
 
 
-def _details(row: dict[str, Any]) -> str:
+def _details(folder: Folder, row: dict[str, Any], seeds: int) -> str:
     """The exact command of a row and what it changes; raises for a row that cannot be shown."""
     charts.intervals([row], in_words(row)["variant"])
+    left = seeds - row["n_seeds"] - len(row["failed"])
+    if left > 0:
+        folder.missing.append(f"Comparison: {row['variant']} is not computed yet for {left} seeds.")
     changed = f"<pre tabindex='0'>{escape(str(row['changes']))}</pre>" if row["changes"] else ""
     return f"<h3>{escape(str(row['variant']))}</h3><pre tabindex='0'>{escape(str(row['command']))}</pre>{changed}"
 
@@ -207,11 +210,10 @@ def table_of(folder: Folder, comparison: Mapping[str, Any]) -> str:
     """Table and plot of a comparison, with the exact command of each row."""
     rows, cells, details = [], [], []
     for number, row in enumerate(comparison["variants"]):
-        made = folder.part(f"Row {number + 1} of the comparison", lambda row=row: _details(row))
+        made = folder.part(
+            f"Row {number + 1} of the comparison", lambda row=row: _details(folder, row, comparison["seeds"])
+        )
         if made:
-            left = comparison["seeds"] - row["n_seeds"] - len(row["failed"])
-            if left > 0:
-                folder.missing.append(f"Comparison: {row['variant']} is not computed yet for {left} seeds.")
             rows.append(row)
             cells.append(in_words(row))
             details.append(made)
@@ -222,7 +224,7 @@ def table_of(folder: Folder, comparison: Mapping[str, Any]) -> str:
     described = "Success of every variant with its 95 % interval; the table has the numbers"
     return (
         f"<section><h2>Success of every variant</h2>{charts.intervals(rows, described)}{shown}"
-        f'<p class="soft">{METHOD}</p></section>'
+        f'<p class="soft">{METHOD} {escape(folder.part("Floors", lambda: floors(comparison)))}</p></section>'
         f"<section><h2>Commands and changes</h2><pre tabindex='0'>{escape(command_of(comparison))}</pre>"
         f"<details><summary>The exact command of each row, and what it changes</summary>{''.join(details)}</details>"
         "</section>"
@@ -237,7 +239,8 @@ METHOD = (
 
 def command_of(comparison: Mapping[str, Any]) -> str:
     """The command line of the whole comparison."""
-    return shlex.join(["python", *(str(word) for word in comparison["command"])])
+    words = [str(word) for word in comparison["command"]]
+    return shlex.join(["python", *words] if words[0].endswith(".py") else words)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -193,7 +193,7 @@ def check(recording: Any) -> None:
         _pair(episode["goal"])
         _sheets(episode["map"], episode["frames"])
         _numeric(episode["reach"], episode["task"], episode["steps"])
-        if episode["frames"] is not None:
+        if episode["frames"] is not None or any(plan["frames"] is not None for plan in episode["plans"]):
             _pair(episode["frame_size"])
         for plan in episode["plans"]:
             _check_plan(plan)

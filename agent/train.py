@@ -48,7 +48,7 @@ def train_run(
     first = parallel.rank() == 0
     opened = Run.create_or_resume(folder, dataclasses.asdict(config), command_line) if first else nullcontext()
     with opened as run, Progress(show=first) as progress:
-        progress.start("explore", config.collect.episodes)
+        progress.start("explore", config.collect.episodes, unit="episodes")
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
         data = collect.explore(config.collect, world, config.world_model.block, config.seed, spread)
         steps = data.episodes * data.length * config.world_model.block
@@ -60,12 +60,11 @@ def train_run(
         def show(phase: str, step: int) -> None:
             if world.simulator is None or run is None or not config.learn.decoder_steps or phase == "policy":
                 return  # nothing to see, nobody to show it to, nobody who wants to look, or nothing new
-            progress.start("pictures", 1)
+            progress.start("pictures")
             start = (time.monotonic(), time.process_time())
             imagination.to_tensorboard(agent, config, world.simulator, run, step, phase == "decoder")
             drawing[0] += time.monotonic() - start[0]
             drawing[1] += time.process_time() - start[1]
-            progress.update(1)
 
         learner.learn(progress, stop_at, None if after is None else Run.open(after), show)
         if run is None:
@@ -78,6 +77,7 @@ def train_run(
             "env_steps": steps,
             "train_wall_seconds": round(learner.seconds["wall"] + seconds[0], 2),
             "train_cpu_seconds": round(learner.seconds["cpu"] + seconds[1], 2),
+            "pictures_wall_seconds": round(drawing[0], 2),
             "peak_memory_mb": round(_peak_bytes() / 2**20, 1),
             "parameters": sum(p.numel() for m in agent.modules().values() for p in m.parameters()),
         }

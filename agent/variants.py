@@ -7,26 +7,34 @@ share trainings up to the first phase in which they differ.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any, Literal
 
 from agent.console import warn
 from agent.errors import UserError, nearest
-from agent.presets import PRESETS, Config, check, from_dict
+from agent.presets import PRESETS, Config, check, from_dict, options_of
 from agent.run import config_diff
+from agent.worlds import open_world
 
 FULL = "full"
 Change = Callable[[Config], Config]
+
+
+def where(applies: Callable[[Config], bool], change: Change) -> Change:
+    """A change that is made only where there is something to change."""
+    return lambda config: change(config) if applies(config) else config
 
 
 def setting(path: str, value: Any) -> Change:
     """Config -> Config with one dotted field changed. UserError for a field that does not exist."""
 
     def change(config: Config) -> Config:
-        if dataclasses.is_dataclass(field(config, path)):
-            raise UserError(f"{path!r} is not one field of the configuration: give a whole path, configurator.samples")
+        leaf(config, path)
         return replaced(config, path, value)
 
     return change
@@ -39,9 +47,29 @@ def field(config: Any, path: str) -> Any:
             raise UserError(f"{path!r} is not one field of the configuration: nothing is below the dot of .{name}")
         known = [f.name for f in dataclasses.fields(config)]
         if name not in known:
-            raise UserError(f"no field {path!r}{nearest(name, known)}; known here: {', '.join(known)}")
+            raise UserError(f"no field {path!r}{_meant(path)}; known here: {', '.join(known)}")
         config = getattr(config, name)
     return config
+
+
+def leaf(config: Any, path: str) -> Any:
+    """The value of a dotted field that is no group of others. UserError for one that is, or does not exist."""
+    value = field(config, path)
+    if dataclasses.is_dataclass(value):
+        raise UserError(f"{path!r} is not one field of the configuration: give a whole path, configurator.samples")
+    return value
+
+
+def _meant(path: str) -> str:
+    """A hint for a mistyped path, or for one with the right field in the wrong group."""
+    paths: dict[str, str] = {}  # last word -> path
+    for group in dataclasses.fields(Config):
+        inner = getattr(PRESETS["debug"](), group.name)
+        for f in dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else ():
+            paths[f.name] = f"{group.name}.{f.name}"
+        paths.setdefault(group.name, group.name)
+    close = difflib.get_close_matches(path.rpartition(".")[2], paths, n=1)
+    return f" (did you mean {paths[close[0]]!r}?)" if close else ""
 
 
 def replaced(config: Any, path: str, value: Any) -> Any:
@@ -61,6 +89,15 @@ def together(*changes: Change) -> Change:
     return change
 
 
+def _keeps_apart_by(kind: str) -> Callable[[Config], bool]:
+    """Whether this is what keeps the representation from collapsing: the other kind's terms are not in the loss."""
+    return lambda config: config.objectives.anticollapse == kind
+
+
+def _has_slots(config: Config) -> bool:
+    return bool(open_world(config.env, options_of(config)).senses.slot_names)
+
+
 ABLATIONS: dict[str, Change] = {
     # The modules, each with a variant of its own that does nothing.
     "perception": setting("perception.latent", "raw"),
@@ -69,15 +106,17 @@ ABLATIONS: dict[str, Change] = {
     "critic": setting("learn.critic_steps", 0),
     # Whatever is learned from memory goes with it: the critic, and the policy that is taught from remembered states.
     "memory": together(
-        setting("memory.capacity", 0), setting("learn.critic_steps", 0), setting("learn.policy_steps", 0)
+        *(setting("memory.capacity", 0), setting("learn.critic_steps", 0), setting("learn.policy_steps", 0)),
+        setting("configurator.mode", 2),
     ),
     "planner": setting("configurator.planner", "random"),
     "configurator": setting("configurator.adaptive", False),
     # Terms of the loss.
     "prediction": setting("objectives.prediction", 0.0),
-    "slots": setting("objectives.slots", 0.0),
-    "variance": setting("objectives.variance", 0.0),
-    "covariance": setting("objectives.covariance", 0.0),
+    "slots": where(_has_slots, setting("objectives.slots", 0.0)),
+    "variance": where(_keeps_apart_by("vicreg"), setting("objectives.variance", 0.0)),
+    "covariance": where(_keeps_apart_by("vicreg"), setting("objectives.covariance", 0.0)),
+    "sigreg": where(_keeps_apart_by("sigreg"), setting("objectives.sigreg", 0.0)),
     "temporal": setting("objectives.temporal", 0.0),
     "inverse-dynamics": setting("objectives.inverse", 0.0),
     "within-episode-variance": setting("objectives.within_episode", 0.0),
@@ -127,17 +166,21 @@ def varied(text: str, preset: Config, flag: str = "--vary") -> dict[str, Config]
     if path == "seed":
         raise UserError(f"{flag} seed: every variant has all training seeds, --seeds says how many")
     out = {}
-    for value in values.split(","):
+    *groups, name = path.split(".")
+    # A list is one value of a field that holds several.
+    for value in [values] if isinstance(leaf(preset, path), tuple) else values.split(","):
         try:
             parsed = json.loads(value)
         except ValueError:
             parsed = value
-        changed = setting(path, parsed)(preset)
         try:
-            changed = from_dict(Config, json.loads(json.dumps(dataclasses.asdict(changed))))
+            # By way of JSON, which checks the type and makes of 1 what the field holds, 1.0.
+            values_of = json.loads(json.dumps(dataclasses.asdict(preset)))
+            reduce(getitem, groups, values_of)[name] = parsed
+            changed = from_dict(Config, values_of)
             check(changed)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{flag} {path}={value}: {error}") from error
+            raise UserError(f"{flag} {path}={value}: {str(error).removeprefix('config.json has ')}") from error
         if flag == "--vary" and (changed.env, changed.env_options) != (preset.env, preset.env_options):
             raise UserError(f"--vary {path}: tasks of different worlds cannot be compared; --set changes it for all")
         out[f"{path}={value}"] = changed
@@ -181,7 +224,11 @@ def variants(
         out[name] = Variant(other, flags=("--against", name))
     for text in vary:
         out |= {name: Variant(config, flags=("--vary", name)) for name, config in varied(text, full).items()}
-    return out | (diagnosis(full) if diagnose else {})
+    out |= diagnosis(full) if diagnose else {}
+    for name, variant in out.items():
+        if variant.config.configurator.mode == 1 and not variant.config.learn.policy_steps:
+            raise UserError(f"{name} acts by the policy alone, and with learn.policy_steps=0 there is no policy")
+    return out
 
 
 def with_settings(config: Config, settings: Sequence[str]) -> Config:
@@ -205,13 +252,16 @@ def diagnosis(full: Config) -> dict[str, Variant]:
 
 READ: dict[str, tuple[str, ...]] = {
     "critic": (
-        *("cost.goal_scale", "cost.saturate", "memory", "configurator.discount", "learn.shuffle_critic_labels"),
+        *("cost.goal_scale", "cost.saturate", "memory.capacity", "configurator.discount"),
         *("learn.critic_steps", "learn.critic_rate", "learn.critic_records", "learn.critic_far"),
-        *("learn.critic_scenes", "learn.critic_follow"),
+        *("learn.critic_scenes", "learn.critic_follow", "learn.shuffle_critic_labels"),
     ),
     "policy": ("learn.policy_steps", "learn.policy_rate", "learn.plan_episodes"),
     "decoder": ("learn.decoder_steps", "learn.decoder_rate", "decoder"),
-    "acting": ("configurator", "planner", "max_steps", "learn.checkpoint_seconds", "learn.gauge_every"),
+    "acting": (
+        *("configurator", "planner", "max_steps", "learn.checkpoint_seconds", "learn.gauge_every"),
+        *("memory.temperature", "memory.gamma", "memory.top_k"),
+    ),
 }
 """Settings by what is the first to read them. The world model reads all others."""
 
@@ -226,7 +276,7 @@ def trainings(config: Config, full: Config) -> list[Config]:
     needed = {
         "world model": True,
         "critic": config.cost.critic and learn.critic_steps > 0 and modulated.critic_weight > 0,
-        "policy": modulated.mode == 1,
+        "policy": modulated.mode == 1 and learn.policy_steps > 0,
     }
     out: list[Config] = []
     for last in [name for name, wanted in needed.items() if wanted]:
@@ -256,8 +306,10 @@ def changes(full: Variant, variant: Variant) -> str:
 def shared(config: Config, full: Config) -> str:
     """Which weights a variant has in common with the full agent."""
     mine, theirs = trainings(config, full), trainings(full, full)
-    if mine[-1] in theirs:
-        return "of full" if len(mine) == len(theirs) else "world model of full"
+    if mine == theirs:
+        return "of full"
+    if mine[:2] == theirs[:2] and len(mine) > 1:
+        return "world model and critic of full"
     return "world model of full" if mine[0] == theirs[0] else "its own"
 
 

@@ -22,7 +22,7 @@ class Config:
     effort_weight: float = 0.0
     """Weight of the action-effort drive."""
     contact_weight: float = 0.0
-    """Weight of the wall-contact drive."""
+    """Weight of the wall-contact drive, in worlds with a slot named contact."""
     contact_floor: float = 0.0
     """The contact drive is a guardrail: no task can weigh it less than this."""
     critic_weight: float = 1.0
@@ -30,7 +30,7 @@ class Config:
     discount: float = 0.95
     """gamma per action block."""
     energy: EnergyName = "terminal"
-    """How the energy of a plan adds up: see modules/cost.py."""
+    """terminal: IC at every step, then the critic. literal: both at every step. last: only the end of the plan."""
     mode: Literal[1, 2] = 2
     """1: policy, 2: planning."""
     planner: PlannerName = "cem"

@@ -12,7 +12,7 @@ unweighted energies without unit.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -30,7 +30,8 @@ class Config:
     capacity: int = 20_000
     """Records held, the oldest are overwritten; 0 stores nothing. About 4 (D + I + K A) bytes each, once written."""
     temperature: float = 0.05
-    """Mean squared difference per latent dimension over which the match of two states falls by 1."""
+    """Mean squared difference per latent dimension over which the match of two states falls by 1. Like the
+    next two for `recall`, which is there for Python; no command asks for it."""
     gamma: float = 0.0
     """Weight of remembering nothing: with gamma > 0 a query unlike every record recalls 0."""
     top_k: int = 64
@@ -76,7 +77,7 @@ class Records:
 
 
 class EpisodicMemory:
-    """A ring of records. Reads and writes are outside the autograd graph, except `recall`."""
+    """A ring of records; with capacity 0 the null memory, always empty. Only `recall` is inside the autograd graph."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -236,10 +237,3 @@ class EpisodicMemory:
     def _age(self) -> Tensor:
         """(M,) position of every record in the order of writing; the smallest is the oldest."""
         return (torch.arange(self.size, device=self.store["time"].device) - self.head) % self.config.capacity
-
-
-class NullMemory(EpisodicMemory):
-    """A memory that stores nothing, to measure what remembering is worth: it answers as an empty memory does."""
-
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(replace(config or Config(), capacity=0))

@@ -299,11 +299,3 @@ PLANNERS: dict[PlannerName, Callable[..., Planner]] = {
     "gradient": Gradient,
     "random": Unsearched,
 }
-
-
-def minimise(planner: Planner, energy: Callable[[Tensor], Tensor], iterations: int) -> Plan:
-    """Ask and tell for a number of iterations, with energy: (E, N, H, K, A) -> (E, N)."""
-    for _ in range(iterations):
-        candidates = planner.propose()
-        planner.improve(candidates, energy(candidates))
-    return planner.best()

@@ -15,12 +15,12 @@ from agent.ablate import cells, compare, finished
 from agent.agent import Agent
 from agent.errors import UserError
 from agent.evaluate import evaluate
-from agent.presets import PRESETS, options_of, two_rooms
+from agent.presets import PRESETS, check, options_of, point_maze, two_rooms
 from agent.train import train_run
 from agent.variants import ABLATIONS, FULL, SHAMS, Variant, digest, setting, shared, trainings, variants, varied
 from agent.worlds import make_simulator
 from modules.types import State
-from tests.conftest import tiny, tiny_maze
+from tests.conftest import born, tiny, tiny_maze
 
 
 @pytest.fixture
@@ -33,10 +33,37 @@ def small(monkeypatch: pytest.MonkeyPatch):
 def test_every_ablation_changes_an_agent_that_has_everything():
     weights = dataclasses.replace(two_rooms().objectives, temporal=1.0, within_episode=1.0)
     acting = dataclasses.replace(two_rooms().configurator, effort_weight=1.0, contact_weight=1.0)
-    everything = dataclasses.replace(two_rooms(), objectives=weights, configurator=acting)
+    everything = dataclasses.replace(point_maze(), objectives=weights, configurator=acting)
     changed = {name: change(everything) for name, change in ABLATIONS.items()}
-    assert all(config != everything for config in changed.values())
+    idle = {name for name, config in changed.items() if config == everything}
+    assert idle == {"sigreg"}, "which vicreg stands in for"
     assert len({digest(config) for config in changed.values()}) == len(ABLATIONS), "each in its own way"
+
+
+def test_a_term_that_is_not_in_the_loss_cannot_be_left_out():
+    rooms, sketched = two_rooms(), setting("objectives.anticollapse", "sigreg")(two_rooms())
+    assert ABLATIONS["slots"](rooms) == rooms, "Two Rooms has none"
+    assert ABLATIONS["variance"](sketched) == ABLATIONS["covariance"](sketched) == sketched
+    assert ABLATIONS["sigreg"](sketched).objectives.sigreg == 0
+
+
+def test_what_a_variant_is_trained_for_fits_the_agent_that_acts(tmp_path: Path):
+    """For every single field: the weights of its last training can be loaded where it acts."""
+    full = tiny_maze()
+    for group, value in ((f.name, getattr(full, f.name)) for f in dataclasses.fields(full)):
+        for f in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+            now = getattr(value, f.name)
+            if isinstance(now, bool) or not isinstance(now, int | float):
+                continue
+            try:
+                variant = setting(f"{group}.{f.name}", now + 1 if isinstance(now, int) else now / 2)(full)
+                check(variant)
+            except (ValueError, UserError):
+                continue
+            cell = cells({FULL: Variant(full), "other": Variant(variant)}, 1, 1)[1]
+            weights = {k: v.shape for k, v in born(cell.trainings[-1])[0].tensors().items()}
+            acting = dataclasses.replace(cell.config, decoder=cell.trainings[-1].decoder)
+            assert weights == {k: v.shape for k, v in born(acting)[0].tensors().items()}, f"{group}.{f.name}"
 
 
 def test_every_sham_changes_an_agent_in_its_own_way():
@@ -74,8 +101,9 @@ def test_an_agent_without_a_module_still_lives(make, name: str, tmp_path: Path):
         (ABLATIONS["warm-start"], "of full"),
         (ABLATIONS["goal-drive"], "of full"),
         (setting("planner.elites", 0.2), "of full"),
+        (setting("memory.top_k", 8), "of full"),
         (setting("configurator.critic_weight", 0.0), "world model of full"),
-        (ABLATIONS["mode2"], "world model of full"),
+        (ABLATIONS["mode2"], "world model and critic of full"),
         (ABLATIONS["critic"], "world model of full"),
         (ABLATIONS["memory"], "world model of full"),
         (setting("configurator.discount", 0.9), "world model of full"),
@@ -131,7 +159,13 @@ def test_values_of_a_sweep_have_the_type_of_their_field():
         (["small", "--diagnose", "--set", "configurator.planner=gradient"], "without gradients"),
         (["smal"], "did you mean 'small'"),
         (["small", "--against", "point_maze"], "another world"),
-        (["small", "--vary", "configurator.sampels=4"], "did you mean 'samples'"),
+        (["small", "--vary", "configurator.sampels=4"], "did you mean 'configurator.samples'"),
+        (["small", "--vary", "planner.sample=4"], "did you mean 'configurator.samples'"),
+        (["small", "--vary", "memory.capacity=-1"], "expected capacity >= 0"),
+        (["small", "--vary", "memory.capacity=abc"], "where int is expected"),
+        (["small", "--set", "planner.hold=0"], "--set planner.hold=0"),
+        (["small", "--without", "mode2", "--set", "learn.policy_steps=0"], "there is no policy"),
+        (["small", "--vary", "configurator.samples=4", "--vary", "configurator.horizon=4"], "--vary is given twice"),
         (["small", "--vary", "configurator=4"], "not one field"),
         (["small", "--vary", "seed.x=4"], "not one field"),
         (["small", "--vary", "configurator.samples"], "a field and its values"),
@@ -170,7 +204,8 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     assert rows["without critic"]["changes"] == "- learn.critic_steps: 11\n+ learn.critic_steps: 0"
     assert json.loads((tmp_path / "comparison.json").read_text()) == json.loads(json.dumps(first))
     table = (tmp_path / "table.md").read_text()
-    assert "`me --seeds 2` and the flags of the row; 3 tasks a seed" in table
+    assert "`me --seeds 2` and the flags of the row; 3 tasks a seed. On the same tasks: random actions" in table
+    assert set(first["floors"]) == {"random", "greedy", "oracle"}
     assert "`--vary configurator.samples=4`" in table and len(table.splitlines()) == 4 + len(rows)
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert rows["configurator.samples=4"]["command"] == "me --seeds 2 --vary configurator.samples=4"
@@ -219,6 +254,45 @@ def test_commands_add_to_a_table_and_never_replace_another(small, tmp_path: Path
         with pytest.raises(UserError, match="another comparison"):
             compare(chosen, 1, tasks, tmp_path, train_run, [])
     assert held == {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+
+
+def test_rows_of_another_question_leave_the_table(small, tmp_path: Path, capsys):
+    asked = variants(small, ["critic"]), variants(small, ["warm-start"])
+    compare(asked[0], 2, 2, tmp_path, train_run, [])
+    rows = compare(asked[1], 1, 2, tmp_path, train_run, [])["variants"]
+    assert [row["variant"] for row in rows] == [FULL, "without warm-start"], "the full agent has one seed now"
+    assert "without critic leave the table" in capsys.readouterr().err.replace("\n", " ")
+    rows = compare(variants(small, ["critic", "warm-start"]), 2, 2, tmp_path, train_run, [])["variants"]
+    assert [row["n_seeds"] for row in rows] == [2, 2, 2]
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    damaged = {**found, "variants": [{**found["variants"][1], "variant": "mine"}, "x", {"variant": "y"}]}
+    for text in (json.dumps(damaged), json.dumps({"variants": ["x"]}), "[]", "{"):
+        (tmp_path / "comparison.json").write_text(text)
+        rows = compare(asked[1], 2, 2, tmp_path, train_run, [])["variants"]
+        assert [row["variant"] for row in rows[:2]] == [FULL, "without warm-start"]
+        assert [row["variant"] for row in rows[2:]] == (["mine"] if "mine" in text else [])
+
+
+def test_other_decoders_and_memories_act_too(small, tmp_path: Path):
+    """What neither trains nor acts may differ; and an agent that stores more, without a critic to read it."""
+    chosen = variants(small, vary=["decoder.width=4"])
+    rows = compare(chosen, 1, 2, tmp_path / "decoder", train_run, [])["variants"]
+    assert not rows[1]["failed"] and rows[1]["weights"] == "of full" and rows[1]["iqm"] == rows[0]["iqm"]
+    chosen = variants(small, vary=["memory.capacity=30"], settings=["configurator.critic_weight=0"])
+    rows = compare(chosen, 1, 2, tmp_path / "memory", train_run, [])["variants"]
+    assert not rows[1]["failed"]
+    chosen = variants(small, ["memory"], settings=["configurator.mode=1"])
+    rows = compare(chosen, 1, 2, tmp_path / "reflex", train_run, [])["variants"]
+    assert not rows[1]["failed"] and "configurator.mode: 2" in rows[1]["changes"]
+
+
+def test_an_error_of_many_lines_is_one_row(small, tmp_path: Path):
+    def train(*_, **__):
+        raise UserError("first\n  second | third")
+
+    compare(variants(small, ["multi-step"]), 1, 2, tmp_path, train, [])
+    table = (tmp_path / "table.md").read_text()
+    assert "first second \\| third" in table and len(table.splitlines()) == 6
 
 
 def test_a_damaged_cell_is_computed_again_and_a_foreign_one_refused(small, tmp_path: Path):

@@ -86,6 +86,14 @@ def test_a_lost_machine_changes_nothing(machines, monkeypatch, tmp_path: Path):
     assert before == {p: p.stat().st_mtime_ns for p in far.rglob("*.json") if p.parent != far}, "nothing is done again"
 
 
+def test_a_cell_that_no_machine_can_hold_is_refused(machines, monkeypatch, tmp_path: Path):
+    """Ray would wait for such a machine for ever."""
+    monkeypatch.setitem(PRESETS, "small", tiny)
+    chosen = variants("small", settings=["threads=3"])
+    with pytest.raises(UserError, match=r"needs 3 CPUs.*has 1: --set threads=1"):
+        compare(chosen, 1, 2, tmp_path, train_run, [], launch=cluster.launcher())
+
+
 def test_a_cluster_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(UserError, match=r"RAY_ADDRESS=127\.0\.0\.1:1"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modules.memory import Config, EpisodicMemory, NullMemory, Records
+from modules.memory import Config, EpisodicMemory, Records
 from modules.types import State
 
 few = settings(max_examples=25, deadline=None, database=None)
@@ -279,13 +279,8 @@ def test_another_capacity_is_refused():
         EpisodicMemory(Config(capacity=6)).load_state_dict(memory.state_dict())
 
 
-def public(kind: type) -> set[str]:
-    return {name for name in dir(kind) if not name.startswith("_")}
-
-
-def test_the_null_memory_has_every_verb_and_stores_nothing():
-    null = NullMemory(Config(capacity=7))
-    assert public(NullMemory) == public(EpisodicMemory) >= {"write", "at", "recall", "sample", "trajectories", "digest"}
+def test_a_memory_without_capacity_stores_nothing_and_answers_as_an_empty_one():
+    null = EpisodicMemory(Config(capacity=0))
     null.write(0, torch.arange(3), **batch(3), imagined=False)
     assert committed(null) == 0
     assert null.digest() == {"size": 0, "capacity": 0, "imagined_fraction": 0, "mean_ic": 0}

@@ -54,17 +54,12 @@ def test_two_ranks_have_the_loss_curve_of_one(tmp_path: Path, kind: str):
             torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-4)
 
 
-def test_statistics_of_parts_would_be_another_loss(tmp_path: Path, monkeypatch):
-    """What the gathering is for: without it, the variance and covariance of half a batch differ visibly."""
-    from modules.objectives import covariance, variance
-
-    x = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
-    for term in (variance, covariance):
-        halves = (term(x[:8]) + term(x[8:])) / 2
-        assert abs(float(halves - term(x))) > 1e-3
-
-
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path):
     done = torchrun(2, "--learn.batch=5", f"--out={tmp_path / 'run'}")
     assert done.returncode != 0 and "give a multiple of 2" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_one_gpu_for_all_ranks_is_refused(tmp_path: Path):
+    done = torchrun(2, "--device=cuda:0", f"--out={tmp_path / 'run'}")
+    assert done.returncode != 0 and "one GPU" in done.stderr and not (tmp_path / "run").exists()

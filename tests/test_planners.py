@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modules.planners import PLANNERS, Config, Grid, minimise
+from modules.planners import PLANNERS, Config, Grid
 from modules.types import ActionSpace, Plan, PlannerName
 
 NAMES = sorted(set(PLANNERS) - {"random"})  # which does not search
@@ -26,6 +26,14 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def build(name, space, start, samples=48, iterations=5, seed=0, config=None):
     return PLANNERS[name](config or Config(), space, start, samples, iterations, generator(seed))
+
+
+def minimise(planner, energy, iterations: int) -> Plan:
+    """Ask and tell for a number of iterations, with energy: (E, N, H, K, A) -> (E, N)."""
+    for _ in range(iterations):
+        candidates = planner.propose()
+        planner.improve(candidates, energy(candidates))
+    return planner.best()
 
 
 def rugged(episodes: int, size: int, seed: int = 0):

@@ -118,6 +118,19 @@ def test_what_is_damaged_or_from_another_version_never_stops_the_report(run, nam
     assert missing or harmless.get(name), "it is said"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metrics.jsonl", '{"phase":"a","step":1e17,"losses/total":1.0}'),
+        ("metrics.jsonl", '{"phase":"world_model","step":1,"gauges/std":-1e17}'),
+        ("config.json", '{"a":' * 990 + "1" + "}" * 990),
+    ],
+)
+def test_numbers_and_depths_that_no_run_has_never_stop_the_report(run, name, text):
+    (run / name).write_text(text)
+    assert "Where this comes from" in text_of(report.write(run)[0])
+
+
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["thoughts-mode2-cem-learned.json", "imagination/rollout.png", "config.json"])
 def test_half_of_a_file_is_a_damaged_file(run, name, cut):

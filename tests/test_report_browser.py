@@ -161,5 +161,23 @@ def test_it_fits_a_phone_and_the_dark(browser, run, width, scheme):
     page.close()
 
 
+def test_a_long_plan_is_drawn(browser, run, tmp_path):
+    """Forty imagined steps, and an alternative beside them."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    command = ["evaluate", str(folder), "--tasks", "1", "--record", "1", "--budget", "2", "--horizon", "40", "--json"]
+    assert run_agent.main(command) == 0
+    report.write(folder)
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((folder / "report.html").as_uri())
+    page.locator("#plans input").nth(1).check()
+    widths = page.locator("#costs rect").evaluate_all("all => all.map(r => Number(r.getAttribute('width')))")
+    page.close()
+    assert said == [] and len(widths) >= 80 and min(widths) > 2
+
+
 def test_everything_drawn_has_a_text_alternative(page):
     assert page.locator("canvas:not([aria-label]), svg:not([aria-label]), img:not([alt])").count() == 0

@@ -447,7 +447,9 @@ def test_progress_without_a_terminal_prints_few_lines(capsys, clock):
         for n in range(21, 101):
             clock.now += 0.5
             progress.update(n, f"loss {n}")
-        progress.start("critic", total=3)
+        progress.start("prepare critic")
+        clock.now += 7.0
+        progress.start("critic", total=3, unit="games")
         clock.now += 1.0
         progress.update(2, "[red]markup stays text[/red]")
     out, err = capsys.readouterr()
@@ -456,7 +458,8 @@ def test_progress_without_a_terminal_prints_few_lines(capsys, clock):
         "world model: 100 steps, continued at 20",
         "world model: 80/100 (2 it/s, 10 s left)  loss 80",
         "world model: 100 steps in 40.0 s (2 it/s)  loss 100",
-        "critic: 3 steps",
+        "prepare critic: 7.0 s",
+        "critic: 3 games",
         "critic: stopped at 2/3 in 1.0 s (2 it/s)  [red]markup stays text[/red]",
     ]
 

@@ -16,12 +16,14 @@ def test_iqm_by_hand():
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    rng, covered = np.random.default_rng(0), 0
+    rng, covered, width = np.random.default_rng(0), 0, []
     for i in range(60):
         found = estimate(rng.random((5, 40)) < 0.7, seed=i)
         assert found.low <= found.value <= found.high
         covered += found.low <= 0.7 <= found.high
+        width.append(found.high - found.low)
     assert covered >= 52, "95 % of 60, less what chance and five seeds take"
+    assert np.mean(width) < 0.25, "and not by being wide: a binomial interval of 200 has 0.13"
 
 
 def test_a_paired_difference_is_sharper_than_two_intervals():
@@ -52,9 +54,10 @@ def test_no_table_no_estimate(shape):
 
 def test_the_interval_covers_the_truth_when_tasks_differ_and_are_common_to_all_seeds():
     """The luck of the task list does not average out over seeds."""
-    rng, covered = np.random.default_rng(2), 0
+    rng, covered, width = np.random.default_rng(2), 0, []
     for i in range(60):
         difficulty = rng.beta(0.4, 0.2, 60)  # most tasks are nearly always, or nearly never, solved; 2/3 on average
         found = estimate(rng.random((5, 60)) < difficulty, seed=i)
         covered += found.low <= 2 / 3 <= found.high
-    assert covered >= 52
+        width.append(found.high - found.low)
+    assert covered >= 52 and np.mean(width) < 0.3

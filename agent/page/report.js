@@ -196,17 +196,19 @@
     svg.setAttribute("class", "chart");
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-label", `Cost at each imagined step, stacked by ${names.join(" and ")}; the table below has the numbers`);
+    // Narrow bars have narrow gaps between them, and not a number each.
+    const gap = Math.min(14, 0.3 * wide), every = Math.ceil(24 / wide);
     for (let i = 0; i < steps; i++) {
       shown.forEach((k, place) => {
         let floor = height - 30;
-        const bar = (wide - 14) / shown.length, x = 36 + i * wide + place * bar;
+        const bar = (wide - gap) / shown.length, x = 36 + i * wide + place * bar;
         termsOf(p.paths[k]).forEach(([name, values], n) => {
           const tall = (values[i] / top) * (height - 48);
           floor -= Math.max(0, tall);
-          put("rect", { class: `part c${n}`, x, y: floor, width: bar - 3, height: Math.max(0, tall), opacity: place ? 0.55 : 1 });
+          put("rect", { class: `part c${n}`, x, y: floor, width: bar - Math.min(3, 0.2 * bar), height: Math.max(0, tall), opacity: place ? 0.55 : 1 });
         });
       });
-      put("text", { class: "axis", x: 36 + i * wide + (wide - 14) / 2, y: height - 12, "text-anchor": "middle" }, `+${i + 1}`);
+      if ((i + 1) % every === 0) put("text", { class: "axis", x: 36 + i * wide + (wide - gap) / 2, y: height - 12, "text-anchor": "middle" }, `+${i + 1}`);
     }
     put("text", { class: "axis", x: 4, y: 16 }, String(Number(top.toPrecision(3))));
     put("text", { class: "axis", x: 4, y: height - 30 }, "0");
