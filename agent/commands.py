@@ -215,6 +215,7 @@ class AblateArguments:
 def ablate(arguments: list[str], command_line: list[str]) -> int:
     """run_agent.py ablate PRESET."""
     from agent import ablate as ablation
+    from agent.comparison import floors, in_words
     from agent.variants import FULL, variants
 
     arguments, as_json = _json_flag(arguments)
@@ -243,8 +244,8 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
         chosen, args.seeds, args.tasks, out, train_run, command_line, args.runs, common, launch
     )
     rows = comparison["variants"]
-    table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [ablation.in_words(row) for row in rows])
-    tell(ablation.floors(comparison))
+    table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [in_words(row) for row in rows])
+    tell(floors(comparison))
     for name in ("comparison.json", "comparison.png", "table.md"):
         if (out / name).exists():
             tell(f"  {out / name}")

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from agent import charts
-from agent.ablate import floors, in_words
 from agent.charts import Series
+from agent.comparison import floors, in_words
 from agent.evaluate import wilson
 from agent.report_folder import Folder
 

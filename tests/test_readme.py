@@ -19,8 +19,8 @@ from gymnasium.utils.env_checker import check_env
 
 import run_agent
 from agent import imagine
-from agent.ablate import markdown
 from agent.check import CheckArguments, check
+from agent.comparison import markdown
 from agent.presets import PRESETS, Config, debug
 from agent.statistics import estimate
 from envs import SIMULATORS, Simulator
