@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import run_agent
-from agent import ablate
+from agent import ablate, commands
 from agent.ablate import cells, compare, finished
 from agent.agent import Agent
 from agent.errors import UserError
@@ -346,4 +346,11 @@ def test_the_four_cells(small, tmp_path: Path):
         ("oracle", "true"),
     ]
     assert all(row["weights"] in ("its own", "of full") and not row["failed"] for row in rows)
-    assert rows[3]["iqm"]["value"] >= rows[0]["iqm"]["value"], "the truth about everything does no worse"
+
+
+def test_the_full_agent_alone_is_a_table_with_a_remark_and_the_command_that_was_given(small, tmp_path: Path, capsys):
+    arguments = [small, "--seeds", "1", "--tasks", "2", "--out", str(tmp_path / "out")]
+    for program, said in (("run_agent.py", "python run_agent.py ablate small"), ("ami", "ami ablate small")):
+        assert commands.ablate(arguments, [program, "ablate", *arguments]) == 0
+        assert "no change was asked for" in capsys.readouterr().err
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["common"].startswith(said)
