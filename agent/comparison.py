@@ -64,6 +64,7 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
         return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
     better = row.get("probability_of_improvement")
+    failed = "; ".join(f"seed {seed}: {' '.join(error.split())}" for seed, error in row["failed"].items())
     return {
         "variant": row["variant"],
         "success %": interval(row.get("iqm")) or ("failed" if row["failed"] else "not yet"),
@@ -74,15 +75,15 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
         "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
         "seeds": str(row["n_seeds"]),
         "weights": row["weights"],
-        "failed": "; ".join(f"seed {seed}: {' '.join(error.split())}" for seed, error in row["failed"].items()),
+        **({"failed": failed} if failed else {}),
     }
 
 
 def markdown(comparison: dict[str, Any]) -> str:
     """The table for a page: the command of the full agent, and the flags that make each row of it."""
     rows = [{**in_words(row), "flags": f"`{row['flags']}`" if row["flags"] else ""} for row in comparison["variants"]]
-    names = [name for name in rows[0] if name != "failed" or any(row[name] for row in rows)]
-    lines = [names, ["---"] * len(names), *([row[name].replace("|", "\\|") for name in names] for row in rows)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, ["---"] * len(names), *([row.get(name, "").replace("|", "\\|") for name in names] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     asked = f"`{comparison['common']}` and the flags of the row; {comparison['tasks']} tasks a seed."
     return f"{asked} {floors(comparison)}".strip() + f"\n\n{table}\n"

@@ -219,8 +219,8 @@ def table_of(folder: Folder, comparison: Mapping[str, Any]) -> str:
             details.append(made)
     if not rows:
         return ""
-    head = [name for name in cells[0] if name != "failed" or any(cell[name] for cell in cells)]
-    shown = table(head, [[str(cell[name]) for name in head] for cell in cells])
+    head = list(dict.fromkeys(name for cell in cells for name in cell))
+    shown = table(head, [[str(cell.get(name, "")) for name in head] for cell in cells])
     described = "Success of every variant with its 95 % interval; the table has the numbers"
     return (
         f"<section><h2>Success of every variant</h2>{charts.intervals(rows, described)}{shown}"
