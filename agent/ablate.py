@@ -88,17 +88,24 @@ Train = Callable[..., dict[str, Any]]
 
 def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: dict[str, Exception]) -> None:
     """See that all trainings of the cell are there. What failed once fails again at once, for other cells that ask."""
-    before: Path | None = None
-    for run, training in zip(cell.runs, cell.trainings, strict=True):
+    newest, missing = to_train(cell, runs)
+    before = newest and runs / newest
+    for run, training in missing:
         if run in failed:
             raise failed[run]
-        if not is_trained(runs / run):
-            try:
-                train(training, runs / run, command, after=before)
-            except Exception as error:
-                failed[run] = error
-                raise
+        try:
+            train(training, runs / run, command, after=before)
+        except Exception as error:
+            failed[run] = error
+            raise
         before = runs / run
+
+
+def to_train(cell: Cell, runs: Path) -> tuple[str | None, list[tuple[str, Config]]]:
+    """The newest finished run of a cell's trainings, and what has to be trained after it."""
+    stages = list(zip(cell.runs, cell.trainings, strict=True))
+    done = [i for i, (run, _) in enumerate(stages) if is_trained(runs / run)]
+    return (stages[done[-1]][0], stages[done[-1] + 1 :]) if done else (None, stages)
 
 
 def is_trained(run: Path) -> bool:

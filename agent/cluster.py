@@ -119,18 +119,16 @@ def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> di
     folders: dict[str, Any] = {}
     waiting: dict[Any, Cell | str] = {}
     for cell in todo:
-        before: Any = None
-        done = [i for i, run in enumerate(cell.runs) if ablate.is_trained(runs / run)]
-        first = done[-1] if done else 0  # what that run went on from is not needed again
-        for run, config in list(zip(cell.runs, cell.trainings, strict=True))[first:]:
+        newest, missing = ablate.to_train(cell, runs)
+        if newest is not None and newest not in folders:
+            folders[newest] = ray.put(pack(runs / newest, finished=True))
+        before: Any = folders[newest] if newest is not None else None
+        for run, config in missing:
             if run not in folders:
-                if ablate.is_trained(runs / run):
-                    folders[run] = ray.put(pack(runs / run, finished=True))
-                else:
-                    there = ray.remote(**needs(config))(train_there)
-                    begun = pack(runs / run) if (runs / run).is_dir() else {}
-                    folders[run] = there.remote(train, worlds, command, config, before, begun)
-                    waiting[folders[run]] = run
+                there = ray.remote(**needs(config))(train_there)
+                begun = pack(runs / run) if (runs / run).is_dir() else {}
+                folders[run] = there.remote(train, worlds, command, config, before, begun)
+                waiting[folders[run]] = run
             before = folders[run]
         waiting[ray.remote(**needs(cell.config))(act_there).remote(worlds, cell, before)] = cell
     return waiting

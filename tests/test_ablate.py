@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,10 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     assert len(trained) == 4 and again == first
     compare(chosen, 2, 2, tmp_path / "other", train, ["me"], runs=tmp_path / "runs")
     assert len(trained) == 4, "other tasks, the same weights"
+    for run in {cell.runs[0] for cell in cells(chosen, 2, 2)}:
+        shutil.rmtree(tmp_path / "runs" / run)
+    compare({FULL: chosen[FULL]}, 2, 1, tmp_path / "third", train, ["me"], runs=tmp_path / "runs")
+    assert len(trained) == 4, "what the last training went on from is not needed again"
 
 
 def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
