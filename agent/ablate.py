@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import numpy as np
 from agent import drawing
 from agent import evaluate as evaluation
 from agent.agent import Agent
-from agent.comparison import earlier, markdown, summarise
+from agent.comparison import as_typed, earlier, markdown, summarise
 from agent.console import tell
 from agent.errors import UserError
 from agent.files import disk_errors, write_durable
@@ -46,8 +45,13 @@ class Cell:
 
     @property
     def config(self) -> Config:
-        """How it acts."""
+        """What was asked for."""
         return self.variant.config
+
+    @property
+    def acting(self) -> Config:
+        """The agent that acts. Nobody acts through the decoder: it is the training's, so that the weights fit."""
+        return dataclasses.replace(self.config, decoder=self.trainings[-1].decoder)
 
     @property
     def runs(self) -> list[str]:
@@ -120,9 +124,7 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
     """Evaluate the cell with what was trained for it; returns what its file holds."""
     run = runs / cell.runs[-1]
     setup(cell.config.threads)
-    # Nobody acts through the decoder, so it is the training's, whatever the variant's would have been.
-    config = dataclasses.replace(cell.config, decoder=cell.trainings[-1].decoder)
-    agent = Agent.load(run, config.device, config)
+    agent = Agent.load(run, cell.config.device, cell.acting)
     simulator = make_simulator(cell.config.env, options_of(cell.config))
     result, raw = evaluation.evaluate(
         agent,
@@ -219,7 +221,7 @@ def compare(
         rows = summarise(variants, results, common) + earlier(out, asked, variants)
         floors = [held["floors"] for held in results[FULL] if "floors" in held]
         comparison = {
-            **{"command": command, "common": shlex.join(common), **asked},
+            **{"command": command, "common": as_typed(common), **asked},
             "floors": {k: float(np.mean([floor[k] for floor in floors])) for k in floors[0]} if floors else {},
             "variants": rows,
         }

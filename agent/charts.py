@@ -69,8 +69,7 @@ def lines(series: Sequence[Series], description: str, x_label: str, y_label: str
         y_low = max(y_low, y_high - DECADES)
     if not log:
         y_low = min(0.0, y_low)
-    x_high, y_high = (low + max(1.0, 1e-6 * abs(low)) if high <= low else high
-                      for low, high in ((x_low, x_high), (y_low, y_high)))  # fmt: skip
+    x_high, y_high = _above(x_low, x_high), _above(y_low, y_high)
     frame = _Frame(x_low, x_high, y_low, y_high + 0.04 * (y_high - y_low))
     body = [frame.axes(x_label, y_label, log)]
     for number, (one, points) in enumerate(good):
@@ -89,6 +88,11 @@ def lines(series: Sequence[Series], description: str, x_label: str, y_label: str
             body.append(f'<circle class="dot c{number}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>')
     legend = "".join(f'<li class="c{i}">{escape(s.name)}</li>' for i, s in enumerate(series)) if len(series) > 1 else ""
     return figure("".join(body), description) + (f'<ul class="legend">{legend}</ul>' if legend else "")
+
+
+def _above(low: float, high: float) -> float:
+    """The end of an axis, which is never its beginning: not even where 1 more makes no difference to the number."""
+    return high if high > low else low + max(1.0, 1e-6 * abs(low))
 
 
 class _Frame:

@@ -110,8 +110,8 @@ def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> di
 
     def needs(config: Config) -> dict[str, Any]:
         if config.threads > cpus:  # Ray would wait for such a machine without a word
-            raise UserError(f"a cell needs {config.threads} CPUs, the largest machine of the cluster has {cpus:g}: "
-                            f"--set threads={max(1, int(cpus))}")  # fmt: skip
+            asked = f"a cell needs {config.threads} CPUs, the largest machine of the cluster has {cpus:g}"
+            raise UserError(f"{asked}: --set threads={max(1, int(cpus))}")
         gpus = int(pick_device(config.device).type == "cuda")  # auto means there what it means here
         return {"num_cpus": config.threads, "num_gpus": gpus, "max_retries": RETRIES}
 

@@ -229,8 +229,7 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
     chosen = variants(args.preset, args.without, args.against, args.vary, args.sham, args.set, args.diagnose)
     if len(chosen) == 1:
         warn("no change was asked for: --without, --sham, --against, --vary or --diagnose say what to compare")
-    program = ["python", *command_line[:1]] if command_line[0].endswith(".py") else command_line[:1]
-    common = [*program, "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
+    common = [*command_line[:1], "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
     common += ["--seeds", str(args.seeds), "--tasks", str(args.tasks)]
     out = args.out or Path(f"runs/ablate_{args.preset}")
     common += ["--out", str(out), *(("--runs", str(args.runs)) if args.runs else ())]

@@ -28,7 +28,7 @@ def summarise(
             "variant": name,
             "changes": changes(variants[FULL], variant),
             "flags": shlex.join(variant.flags),
-            "command": shlex.join([*common, *variant.flags]),
+            "command": as_typed([*common, *variant.flags]),
             "n_seeds": len(mine),
             "failed": {r["config"]["seed"]: r["error"] for r in rows if "error" in r},
             "runs": [r["runs"][-1] for r in rows],
@@ -94,6 +94,11 @@ def floors(comparison: Mapping[str, Any]) -> str:
     names = {"random": "random actions", "greedy": "the straight line to the goal", "oracle": "who knows the world"}
     reached = [f"{names.get(k, k)} {100 * v:.0f} %" for k, v in comparison.get("floors", {}).items()]
     return f"On the same tasks: {', '.join(reached)}." if reached else ""
+
+
+def as_typed(words: Sequence[str]) -> str:
+    """A command line for a shell: `python` before a script, nothing before a program."""
+    return shlex.join(["python", *words] if words and words[0].endswith(".py") else words)
 
 
 def earlier(out: Path, asked: dict[str, Any], variants: dict[str, Variant]) -> list[dict[str, Any]]:

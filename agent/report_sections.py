@@ -6,7 +6,6 @@ Functions that meet another structure than they expect raise; `report_folder.Fol
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from agent import charts
 from agent.charts import Series
-from agent.comparison import floors, in_words
+from agent.comparison import as_typed, floors, in_words
 from agent.evaluate import wilson
 from agent.report_folder import Folder
 
@@ -239,8 +238,7 @@ METHOD = (
 
 def command_of(comparison: Mapping[str, Any]) -> str:
     """The command line of the whole comparison."""
-    words = [str(word) for word in comparison["command"]]
-    return shlex.join(["python", *words] if words[0].endswith(".py") else words)
+    return as_typed([str(word) for word in comparison["command"]])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

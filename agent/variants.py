@@ -175,9 +175,9 @@ def varied(text: str, preset: Config, flag: str = "--vary") -> dict[str, Config]
             parsed = value
         try:
             # By way of JSON, which checks the type and makes of 1 what the field holds, 1.0.
-            values_of = json.loads(json.dumps(dataclasses.asdict(preset)))
-            reduce(getitem, groups, values_of)[name] = parsed
-            changed = from_dict(Config, values_of)
+            plain = json.loads(json.dumps(dataclasses.asdict(preset)))
+            reduce(getitem, groups, plain)[name] = parsed
+            changed = from_dict(Config, plain)
             check(changed)
         except (TypeError, ValueError) as error:
             raise UserError(f"{flag} {path}={value}: {str(error).removeprefix('config.json has ')}") from error

@@ -16,6 +16,7 @@ from agent.ablate import compare
 from agent.charts import Series
 from agent.errors import UserError
 from agent.presets import PRESETS
+from agent.report_folder import Folder
 from agent.train import train_run
 from agent.variants import variants
 from tests.conftest import tiny
@@ -129,6 +130,21 @@ def test_what_is_damaged_or_from_another_version_never_stops_the_report(run, nam
 def test_numbers_and_depths_that_no_run_has_never_stop_the_report(run, name, text):
     (run / name).write_text(text)
     assert "Where this comes from" in text_of(report.write(run)[0])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, RecursionError, KeyError, OSError])
+def test_whatever_a_part_of_the_page_meets_the_rest_is_shown(tmp_path, error):
+    def make() -> str:
+        raise error("odd")
+
+    folder = Folder(tmp_path)
+    assert folder.part("Curves", make) == "" and folder.missing[0].startswith("Curves: ")
+
+
+@pytest.mark.parametrize(("x", "y"), [(1e17, 1.0), (1.0, -1e17), (0.0, 0.0)])
+def test_one_value_of_any_size_is_a_chart(x, y):
+    drawn = charts.lines([Series("a", [x], [y])], "one value", "step")
+    assert "<circle" in drawn and "nan" not in drawn
 
 
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.99])

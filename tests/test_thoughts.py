@@ -153,6 +153,7 @@ PLAN = (*EPISODE, "plans", 0)
         put("<img>", *EPISODE, "map"),
         put("no base64!", *PLAN, "frames"),
         put(None, *EPISODE, "frame_size"),
+        lambda value: value["episodes"][0].update(frames=None, frame_size=None),  # while its plans have pictures
         put(99, *EPISODE, "moments", 0, "plan"),
         put(float("inf"), *EPISODE, "moments", 0, "critic"),
         put(
