@@ -36,19 +36,19 @@ def main(arguments: list[str] | None = None) -> int:
     if shadowed:
         print(shadowed, file=sys.stderr)
         return 2
-    from agent import commands
+    from agent.cli import ablate, check, evaluate, imagine, report, train
     from agent.console import fail, warn
     from agent.errors import UserError, nearest
-    from agent.parallel import started
+    from agent.learning.parallel import started
 
     command, rest = arguments[0], arguments[1:]
     known = {
-        "train": commands.train,
-        "evaluate": commands.evaluate,
-        "imagine": commands.imagine,
-        "ablate": commands.ablate,
-        "report": commands.report,
-        "check": commands.check,
+        "train": train.train,
+        "evaluate": evaluate.evaluate,
+        "imagine": imagine.imagine,
+        "ablate": ablate.ablate,
+        "report": report.report,
+        "check": check.check,
     }
     if command not in known:
         fail(f"unknown command {command!r}{nearest(command, known)}\n\n{USAGE}")

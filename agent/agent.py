@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.build import pick_device
+from agent.config import Config, from_dict, options_of
 from agent.errors import UserError
-from agent.presets import Config, from_dict, options_of
-from agent.run import Run
-from agent.worlds import as_tensors, open_world
+from agent.interaction.environment import as_tensors, open_world
+from agent.storage.run import Run
 from modules.actor import Actor, Policy
 from modules.configurator import Configurator
 from modules.cost import Anatomy, Costs
@@ -338,15 +339,3 @@ class Agent:
                 module.load_state_dict(mine)
             except RuntimeError as error:
                 raise UserError(f"the checkpoint does not fit the configuration of {name}: {error}") from error
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: a GPU when there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} cannot be used: {error}. Use --device auto or cpu") from error
-    return device

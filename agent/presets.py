@@ -3,57 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
 
-from agent import collect, learn
-from agent.errors import UserError
-from modules import actor, configurator, cost, decoder, memory, objectives, perception, planners, world_model
-
-
-@dataclass(frozen=True)
-class Config:
-    """A whole run: the world, the six modules, and how they learn. The command line has a flag for every field."""
-
-    env: str = "TwoRooms-v0"
-    """World: an id of this project, or module:Id-v0 of any Gymnasium environment."""
-    env_options: tuple[str, ...] = ()
-    """Options of the world's constructor: layout=medium pixels=true. None: --env-options with nothing after it."""
-    max_steps: int = 60
-    """Budget of an evaluation task, in primitive actions."""
-    seed: int = 0
-    """Everything random follows from this number."""
-    device: str = "auto"
-    """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
-    threads: int = 2
-    """CPU threads of training; the last bits of the result depend on it."""
-    collect: collect.Config = field(default_factory=collect.Config)
-    """Exploration."""
-    perception: perception.Config = field(default_factory=perception.Config)
-    """Encoder."""
-    world_model: world_model.Config = field(default_factory=world_model.Config)
-    """Predictor."""
-    objectives: objectives.Config = field(default_factory=objectives.Config)
-    """Self-supervised losses."""
-    cost: cost.Config = field(default_factory=cost.Config)
-    """Drives and critic."""
-    memory: memory.Config = field(default_factory=memory.Config)
-    """Episodic store."""
-    planner: planners.Config = field(default_factory=planners.Config)
-    """How to search."""
-    actor: actor.Config = field(default_factory=actor.Config)
-    """Policy."""
-    configurator: configurator.Config = field(default_factory=configurator.Config)
-    """What the directive says: how much to search, weights of costs, mode."""
-    decoder: decoder.Config = field(default_factory=decoder.Config)
-    """Pictures."""
-    learn: learn.Config = field(default_factory=learn.Config)
-    """Phases of training."""
-
+from agent import config as collect
+from agent import config as learn
+from agent.config import Config
+from modules import actor, configurator, cost, decoder, objectives, perception, world_model
 
 _SPATIAL = Config(
     perception=perception.Config(latent="spatial", channels=12, width=32),
@@ -61,7 +16,7 @@ _SPATIAL = Config(
     objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0),
     cost=cost.Config(goal_scale=0.1),
     configurator=configurator.Config(samples=32, iterations=2),
-    learn=learn.Config(critic_steps=3000),
+    learn=learn.LearnConfig(critic_steps=3000),
 )
 
 
@@ -76,7 +31,7 @@ def two_rooms_random() -> Config:
         _SPATIAL,
         env="TwoRoomsRandom-v0",
         configurator=configurator.Config(samples=64),
-        learn=learn.Config(world_model_steps=9000, critic_steps=10_000),
+        learn=learn.LearnConfig(world_model_steps=9000, critic_steps=10_000),
     )
 
 
@@ -86,12 +41,12 @@ def point_maze() -> Config:
         env="PointMaze-v0",
         env_options=("layout=u",),
         max_steps=150,
-        collect=collect.Config(episodes=4000, length=24, per_scene=1),
+        collect=collect.ExploreConfig(episodes=4000, length=24, per_scene=1),
         perception=perception.Config(latent="vector", size=64, hidden=256, octaves=4),
         world_model=world_model.Config(predictor="mlp", hidden=512),
         objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0, slots=10.0),
         cost=cost.Config(goal_scale=0.02),
-        learn=learn.Config(world_model_steps=3000, batch=256, critic_steps=4000, critic_far=4),
+        learn=learn.LearnConfig(world_model_steps=3000, batch=256, critic_steps=4000, critic_far=4),
     )
 
 
@@ -102,7 +57,7 @@ def point_maze_medium() -> Config:
         env_options=("layout=medium",),
         max_steps=250,
         configurator=configurator.Config(discount=0.97),
-        learn=learn.Config(world_model_steps=5000, batch=256, critic_steps=6000, critic_far=4),
+        learn=learn.LearnConfig(world_model_steps=5000, batch=256, critic_steps=6000, critic_far=4),
     )
 
 
@@ -111,14 +66,14 @@ def debug() -> Config:
     return dataclasses.replace(
         _SPATIAL,
         threads=1,
-        collect=collect.Config(episodes=32, length=8, per_scene=4),
+        collect=collect.ExploreConfig(episodes=32, length=8, per_scene=4),
         perception=dataclasses.replace(_SPATIAL.perception, channels=4, width=8),
         world_model=dataclasses.replace(_SPATIAL.world_model, width=8, depth=2),
         cost=dataclasses.replace(_SPATIAL.cost, hidden=32),
         actor=actor.Config(hidden=32),
         decoder=decoder.Config(hidden=32, width=8),
         configurator=configurator.Config(samples=16, iterations=2, horizon=2),
-        learn=learn.Config(
+        learn=learn.LearnConfig(
             world_model_steps=20, critic_steps=20, policy_steps=20, decoder_steps=20, batch=8, plan_episodes=4
         ),
     )
@@ -127,111 +82,3 @@ def debug() -> Config:
 PRESETS: dict[str, Callable[[], Config]] = {
     f.__name__: f for f in (two_rooms, two_rooms_random, point_maze, point_maze_medium, debug)
 }
-
-
-def options_of(config: Config) -> dict[str, Any]:
-    """The world's options by name; numbers, lists, true and false as such. UserError for what has no name."""
-    out: dict[str, Any] = {}
-    for option in config.env_options:
-        name, equals, text = option.partition("=")
-        if not name or not equals:
-            raise UserError(f"--env-options takes name=value, such as layout=medium, and was given {option!r}")
-        try:
-            out[name] = json.loads(text.lower() if text in ("True", "False") else text)
-        except ValueError:
-            out[name] = text
-    return out
-
-
-def check(config: Config) -> None:
-    """UserError for settings with which nothing can be learned, before anything is."""
-    _check_numbers(config)
-    learn, block = config.learn, config.world_model.block
-    if config.configurator.discount >= 1:
-        raise UserError(f"--configurator.discount must be less than 1, got {config.configurator.discount}")
-    if config.seed >= 2**63:
-        raise UserError(f"--seed must be less than 2^63, got {config.seed}")
-    if learn.batch < 2:
-        raise UserError("--learn.batch must be 2 or more: variance over a batch of one is undefined")
-    if config.planner.hold is not None and block % config.planner.hold:
-        raise UserError(f"--planner.hold {config.planner.hold} must divide the {block} actions of --world-model.block")
-    if not config.memory.capacity and (learn.policy_steps or (config.cost.critic and learn.critic_steps)):
-        raise UserError(
-            "with --memory.capacity 0 there is nothing that critic and policy could learn from: "
-            "add --learn.critic-steps 0 --learn.policy-steps 0"
-        )
-    if not 2 <= learn.window <= config.collect.length + 1:
-        raise UserError(
-            f"--learn.window {learn.window} states must be from 2 to one more than the "
-            f"--collect.length {config.collect.length} blocks of an episode"
-        )
-
-
-def _check_numbers(config: Config) -> None:
-    for name, value in _numbers(dataclasses.asdict(config)):
-        field, flag = name.rsplit(".", 1)[-1], f"--{name.replace('_', '-')}"
-        if isinstance(value, int) and not isinstance(value, bool):
-            least = 0 if field in MAY_BE_ZERO else 1
-            if value < least:
-                raise UserError(f"{flag} must be {least} or more, got {value}")
-        elif isinstance(value, float):
-            if not math.isfinite(value) or value < 0:
-                raise UserError(f"{flag} must be a number from 0, got {value}")
-            if value == 0 and field in NOT_ZERO:
-                raise UserError(f"{flag} must be more than 0")
-            if value > 1 and field in SHARES:
-                raise UserError(f"{flag} is a share from 0 to 1, got {value}")
-
-
-MAY_BE_ZERO = ("seed", "octaves", "critic_steps", "policy_steps", "decoder_steps", "capacity")
-NOT_ZERO = ("learning_rate", "critic_rate", "policy_rate", "decoder_rate", "critic_follow", "clip", "goal_scale")
-SHARES = ("held", "redraw", "critic_follow")
-
-
-def _numbers(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, item in value.items():
-        if isinstance(item, dict):
-            yield from _numbers(item, f"{prefix}{name}.")
-        elif isinstance(item, int | float):
-            yield prefix + name, item
-
-
-T = TypeVar("T")
-
-
-def from_dict(kind: type[T], values: dict[str, Any]) -> T:
-    """A configuration back from config.json. Absent fields take their defaults.
-
-    Raises:
-        ValueError: a field that this version does not know, or a value of another type than the field's.
-    """
-    hints = get_type_hints(kind)
-    unknown = set(values) - set(hints)
-    if unknown:
-        raise ValueError(f"config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
-    return kind(**{name: _typed(hints[name], value, name) for name, value in values.items()})
-
-
-def _typed(hint: Any, value: Any, name: str) -> Any:
-    """A value from JSON as a field of type `hint` holds it."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-        return from_dict(hint, value)
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(get_args(hint)[0], item, name) for item in value)
-    if get_origin(hint) is tuple:
-        good = False
-    elif get_origin(hint) is Literal:
-        good = value in get_args(hint)
-    elif get_origin(hint) in (Union, UnionType):
-        good = any(_fits(option, value) for option in get_args(hint))
-    else:
-        good = _fits(hint, value)
-    if not good:
-        raise ValueError(f"config.json has {name} = {value!r}, where {getattr(hint, '__name__', hint)} is expected")
-    return float(value) if hint is float else value
-
-
-def _fits(hint: Any, value: Any) -> bool:
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from agent.agent import Agent
+from agent.interaction.environment import open_world
 from agent.presets import two_rooms
-from agent.worlds import open_world
 from envs import SIMULATORS
-from envs.world import VectorWorld, as_observation
+from envs.gym_env import VectorWorld, as_observation
 
 EB_JEPA_STEPS = 930.0  # rendered steps/s of EB-JEPA's own environment on one core, measured on a 2.5 GHz Xeon
 EB_JEPA_PLAN_MS = 37_000.0  # one plan of EB-JEPA with its published settings on the same core

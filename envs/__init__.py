@@ -7,10 +7,10 @@ from typing import Any
 
 import gymnasium as gym
 
+from envs.api import Simulator
+from envs.gym_env import VectorWorld, World
 from envs.point_maze import PointMaze
-from envs.simulator import Simulator
 from envs.two_rooms import TwoRooms
-from envs.world import VectorWorld, World
 
 SIMULATORS = {
     "TwoRooms-v0": partial(TwoRooms, random_wall=False),
@@ -32,7 +32,7 @@ def register(env_id: str, simulator: Any, max_steps: int | None = None) -> None:
     SIMULATORS[env_id] = simulator
     gym.register(
         env_id,
-        entry_point="envs.world:World",
+        entry_point="envs.gym_env:World",
         vector_entry_point=partial(_vector, simulator=simulator),
         kwargs={"simulator": simulator, "max_steps": max_steps},
     )

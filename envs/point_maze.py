@@ -20,7 +20,7 @@ from mujoco import MjData, MjModel  # pyright: ignore[reportAttributeAccessIssue
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
-from envs.simulator import Array, Percepts, Slot, Tasks
+from envs.api import Array, Percepts, Slot, Tasks
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "u": (

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.simulator import Array, Percepts, Slot, Tasks
+from envs.api import Array, Percepts, Slot, Tasks
 
 SIZE = 65
 LOW, HIGH = 4.0, 60.0  # the border lines

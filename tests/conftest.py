@@ -1,84 +1,13 @@
-"""Fixtures that several test files share: a configuration even smaller than the preset `debug`, and a trained run."""
+"""Fixtures that several test files share."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from pathlib import Path
 
 import pytest
 import torch
 
-from agent.agent import Agent
-from agent.collect import Dataset, explore
-from agent.console import set_quiet
-from agent.presets import Config, debug, options_of
-from agent.run import Run
-from agent.train import train_run
-from agent.worlds import open_world
-from modules import actor, cost, decoder, perception, world_model
-
-TINY_STEPS = {"world_model_steps": 12, "critic_steps": 11, "policy_steps": 10, "decoder_steps": 10}
-
-
-def tiny(**changes) -> Config:
-    """Every phase of a training in about a second: Two Rooms, pixels, a spatial latent."""
-    base = debug()
-    config = dataclasses.replace(
-        base,
-        collect=dataclasses.replace(base.collect, episodes=8, length=4, per_scene=2),
-        learn=dataclasses.replace(base.learn, **TINY_STEPS, batch=4, plan_episodes=2, critic_records=40, gauge_every=5),
-        configurator=dataclasses.replace(base.configurator, samples=8, iterations=2, horizon=2),
-        max_steps=8,
-    )
-    return dataclasses.replace(config, **changes)
-
-
-def tiny_maze(**changes) -> Config:
-    """The same for a ball with sensors and slots: a vector latent."""
-    config = dataclasses.replace(
-        tiny(),
-        env="PointMaze-v0",
-        env_options=("layout=u",),
-        perception=perception.Config(latent="vector", size=8, hidden=16),
-        world_model=world_model.Config(predictor="mlp", hidden=16),
-        cost=cost.Config(hidden=16, goal_scale=0.02),
-        actor=actor.Config(hidden=16),
-        decoder=decoder.Config(hidden=16),
-    )
-    return dataclasses.replace(config, **changes)
-
-
-def born(config: Config):
-    """An agent that has learned nothing, and its world."""
-    world = open_world(config.env, options_of(config))
-    return Agent.build(config, world.senses, world.actions), world.simulator
-
-
-def explored(config: Config, seed: int = 0) -> Dataset:
-    """Data to learn from."""
-    world = open_world(config.env, options_of(config))
-    return explore(config.collect, world, config.world_model.block, seed)
-
-
-def train_tiny(config: Config, folder: Path, stop_at: int | None = None) -> dict:
-    """Train without a word on the terminal, and without pictures: they take longer than the rest and change nothing."""
-    set_quiet(True)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("agent.imagine.to_tensorboard", lambda *_: None)
-            return train_run(config, folder, ["run_agent.py", "train"], stop_at)
-    finally:
-        set_quiet(False)
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of every tensor in the newest checkpoint, names included."""
-    tensors = Run.open(folder).load_checkpoint()[0]
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+from tests.helpers import tiny, train_tiny
 
 
 @pytest.fixture(autouse=True)

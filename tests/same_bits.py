@@ -84,7 +84,9 @@ def bits(checkout: Path) -> dict[str, str]:
             run(checkout, "train", preset, "--seed", "3", "--out", str(folder), *flags)
             out[f"{preset}: weights"] = weights(folder)
             for name, how in EVALUATIONS.items():
-                result = run(checkout, "evaluate", str(folder), "--tasks", "12", "--budget", "12", "--record", "2", *how)
+                result = run(
+                    checkout, "evaluate", str(folder), "--tasks", "12", "--budget", "12", "--record", "2", *how
+                )
                 reference = result.get("reference", result.get("floors", {}))
                 kept = {k: result[k] for k in METRICS} | {"reference": sorted(reference.values())}
                 kept["decisions"] = recorded(folder)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent.agent import Agent, pick_device
+from agent.agent import Agent
+from agent.build import pick_device
 from agent.errors import UserError
-from envs.world import as_observation
-from tests.conftest import born, tiny, tiny_maze
+from envs.gym_env import as_observation
+from tests.helpers import born, tiny, tiny_maze
 
 SEARCH = ["simulate", "evaluate", "improve"]
 

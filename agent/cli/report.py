@@ -1,0 +1,34 @@
+"""`run_agent.py report`: one offline page of a run or of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agent.cli.common import _finish, _json_flag, _parse
+from agent.console import tell, warn
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """One page, offline, with what a run learned and imagines, or with the table of a comparison."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run or of a comparison."""
+
+
+def report(arguments: list[str], command_line: list[str]) -> int:
+    """run_agent.py report RUN_OR_COMPARISON."""
+    from agent.report import page as reporting
+
+    arguments, as_json = _json_flag(arguments)
+    args = _parse(ReportArguments, arguments, "run_agent.py report", ReportArguments.__doc__ or "")
+    page, missing = reporting.write(args.folder)
+    for text in missing:
+        warn(f"missing: {text}")
+    tell(f"  {page}")
+    _finish({"report": str(page), "missing": missing}, as_json)
+    return 0

@@ -1,0 +1,238 @@
+"""The Config tree: every setting of a run, its checks, and how it becomes JSON and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from agent.errors import UserError
+from modules import actor, configurator, cost, decoder, memory, objectives, perception, planners, world_model
+
+
+@dataclass(frozen=True)
+class ExploreConfig:
+    """How much to explore, and how."""
+
+    episodes: int = 4000
+    """Episodes of exploration (M)."""
+    length: int = 24
+    """T: action blocks in an episode."""
+    per_scene: int = 8
+    """Episodes that share one scene, where the world can start again in the same scene."""
+    held: float = 0.6
+    """Share of blocks in which one action is held."""
+    redraw: float = 0.15
+    """Probability, per block, of a new direction out of the blue."""
+    wander: float = 0.6
+    """Standard deviation of the change of direction from block to block, in radians."""
+    jitter: float = 0.5
+    """The same from action to action where the action is not held."""
+    strength: float = 0.8
+    """Mean strength of an action in units of the largest; single ones vary by 0.3."""
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """How long and how fast each phase learns."""
+
+    world_model_steps: int = 1500
+    """Updates of encoder and predictor."""
+    batch: int = 64
+    """Windows in a batch of the world model."""
+    window: int = 4
+    """T: states in a window; T - 1 are predicted open loop."""
+    learning_rate: float = 2e-3
+    """Peak rate of the world model; warm-up, then cosine."""
+    weight_decay: float = 1e-5
+    """AdamW, all phases."""
+    clip: float = 2.0
+    """Largest norm of a gradient."""
+    critic_steps: int = 1500
+    """Updates of the critic."""
+    critic_rate: float = 3e-3
+    """Peak rate of the critic."""
+    critic_records: int = 20_000
+    """Memory records whose futures are imagined."""
+    critic_far: int = 1
+    """Blocks ahead of the farthest imagined futures; 1: none is farther than one block."""
+    critic_scenes: int = 8
+    """Scenes in a batch; every one with 8 records and 16 goals."""
+    critic_follow: float = 0.1
+    """How fast the slow copy follows."""
+    policy_steps: int = 3000
+    """Updates of the policy."""
+    policy_rate: float = 1e-3
+    """Peak rate of the policy."""
+    plan_episodes: int = 4000
+    """Mode-2 plans from which the policy is distilled."""
+    decoder_steps: int = 800
+    """Updates of the decoder."""
+    decoder_rate: float = 4e-3
+    """Peak rate of the decoder."""
+    checkpoint_seconds: float = 60.0
+    """Time between checkpoints; does not change the result."""
+    gauge_every: int = 250
+    """Updates of the world model between collapse gauges and probes."""
+    train_encoder: bool = True
+    """Off, the encoder stays as it was drawn: a sham to compare with."""
+    shuffle_actions: bool = False
+    """The world model learns with the actions of other episodes: a sham to compare with."""
+    shuffle_critic_labels: bool = False
+    """The critic learns the targets of other pairs of state and goal: a sham to compare with."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run: the world, the six modules, and how they learn. The command line has a flag for every field."""
+
+    env: str = "TwoRooms-v0"
+    """World: an id of this project, or module:Id-v0 of any Gymnasium environment."""
+    env_options: tuple[str, ...] = ()
+    """Options of the world's constructor: layout=medium pixels=true. None: --env-options with nothing after it."""
+    max_steps: int = 60
+    """Budget of an evaluation task, in primitive actions."""
+    seed: int = 0
+    """Everything random follows from this number."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
+    threads: int = 2
+    """CPU threads of training; the last bits of the result depend on it."""
+    collect: ExploreConfig = field(default_factory=ExploreConfig)
+    """Exploration."""
+    perception: perception.Config = field(default_factory=perception.Config)
+    """Encoder."""
+    world_model: world_model.Config = field(default_factory=world_model.Config)
+    """Predictor."""
+    objectives: objectives.Config = field(default_factory=objectives.Config)
+    """Self-supervised losses."""
+    cost: cost.Config = field(default_factory=cost.Config)
+    """Drives and critic."""
+    memory: memory.Config = field(default_factory=memory.Config)
+    """Episodic store."""
+    planner: planners.Config = field(default_factory=planners.Config)
+    """How to search."""
+    actor: actor.Config = field(default_factory=actor.Config)
+    """Policy."""
+    configurator: configurator.Config = field(default_factory=configurator.Config)
+    """What the directive says: how much to search, weights of costs, mode."""
+    decoder: decoder.Config = field(default_factory=decoder.Config)
+    """Pictures."""
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    """Phases of training."""
+
+
+def options_of(config: Config) -> dict[str, Any]:
+    """The world's options by name; numbers, lists, true and false as such. UserError for what has no name."""
+    out: dict[str, Any] = {}
+    for option in config.env_options:
+        name, equals, text = option.partition("=")
+        if not name or not equals:
+            raise UserError(f"--env-options takes name=value, such as layout=medium, and was given {option!r}")
+        try:
+            out[name] = json.loads(text.lower() if text in ("True", "False") else text)
+        except ValueError:
+            out[name] = text
+    return out
+
+
+def check(config: Config) -> None:
+    """UserError for settings with which nothing can be learned, before anything is."""
+    _check_numbers(config)
+    learn, block = config.learn, config.world_model.block
+    if config.configurator.discount >= 1:
+        raise UserError(f"--configurator.discount must be less than 1, got {config.configurator.discount}")
+    if config.seed >= 2**63:
+        raise UserError(f"--seed must be less than 2^63, got {config.seed}")
+    if learn.batch < 2:
+        raise UserError("--learn.batch must be 2 or more: variance over a batch of one is undefined")
+    if config.planner.hold is not None and block % config.planner.hold:
+        raise UserError(f"--planner.hold {config.planner.hold} must divide the {block} actions of --world-model.block")
+    if not config.memory.capacity and (learn.policy_steps or (config.cost.critic and learn.critic_steps)):
+        raise UserError(
+            "with --memory.capacity 0 there is nothing that critic and policy could learn from: "
+            "add --learn.critic-steps 0 --learn.policy-steps 0"
+        )
+    if not 2 <= learn.window <= config.collect.length + 1:
+        raise UserError(
+            f"--learn.window {learn.window} states must be from 2 to one more than the "
+            f"--collect.length {config.collect.length} blocks of an episode"
+        )
+
+
+def _check_numbers(config: Config) -> None:
+    for name, value in _numbers(dataclasses.asdict(config)):
+        field, flag = name.rsplit(".", 1)[-1], f"--{name.replace('_', '-')}"
+        if isinstance(value, int) and not isinstance(value, bool):
+            least = 0 if field in MAY_BE_ZERO else 1
+            if value < least:
+                raise UserError(f"{flag} must be {least} or more, got {value}")
+        elif isinstance(value, float):
+            if not math.isfinite(value) or value < 0:
+                raise UserError(f"{flag} must be a number from 0, got {value}")
+            if value == 0 and field in NOT_ZERO:
+                raise UserError(f"{flag} must be more than 0")
+            if value > 1 and field in SHARES:
+                raise UserError(f"{flag} is a share from 0 to 1, got {value}")
+
+
+MAY_BE_ZERO = ("seed", "octaves", "critic_steps", "policy_steps", "decoder_steps", "capacity")
+
+
+NOT_ZERO = ("learning_rate", "critic_rate", "policy_rate", "decoder_rate", "critic_follow", "clip", "goal_scale")
+
+
+SHARES = ("held", "redraw", "critic_follow")
+
+
+def _numbers(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _numbers(item, f"{prefix}{name}.")
+        elif isinstance(item, int | float):
+            yield prefix + name, item
+
+
+T = TypeVar("T")
+
+
+def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+    """A configuration back from config.json. Absent fields take their defaults.
+
+    Raises:
+        ValueError: a field that this version does not know, or a value of another type than the field's.
+    """
+    hints = get_type_hints(kind)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise ValueError(f"config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
+    return kind(**{name: _typed(hints[name], value, name) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    """A value from JSON as a field of type `hint` holds it."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return from_dict(hint, value)
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(get_args(hint)[0], item, name) for item in value)
+    if get_origin(hint) is tuple:
+        good = False
+    elif get_origin(hint) is Literal:
+        good = value in get_args(hint)
+    elif get_origin(hint) in (Union, UnionType):
+        good = any(_fits(option, value) for option in get_args(hint))
+    else:
+        good = _fits(hint, value)
+    if not good:
+        raise ValueError(f"config.json has {name} = {value!r}, where {getattr(hint, '__name__', hint)} is expected")
+    return float(value) if hint is float else value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

@@ -1,0 +1,78 @@
+"""Dotted fields of a configuration: reading, replacing, and changes that are functions of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from agent.config import Config
+from agent.errors import UserError
+from agent.presets import PRESETS
+
+Change = Callable[[Config], Config]
+
+
+def where(applies: Callable[[Config], bool], change: Change) -> Change:
+    """A change that is made only where there is something to change."""
+    return lambda config: change(config) if applies(config) else config
+
+
+def setting(path: str, value: Any) -> Change:
+    """Config -> Config with one dotted field changed. UserError for a field that does not exist."""
+
+    def change(config: Config) -> Config:
+        leaf(config, path)
+        return replaced(config, path, value)
+
+    return change
+
+
+def field(config: Any, path: str) -> Any:
+    """The value of a dotted field. UserError for a field that does not exist."""
+    for name in path.split("."):
+        if not dataclasses.is_dataclass(config):
+            raise UserError(f"{path!r} is not one field of the configuration: nothing is below the dot of .{name}")
+        known = [f.name for f in dataclasses.fields(config)]
+        if name not in known:
+            raise UserError(f"no field {path!r}{_meant(path)}; known here: {', '.join(known)}")
+        config = getattr(config, name)
+    return config
+
+
+def leaf(config: Any, path: str) -> Any:
+    """The value of a dotted field that is no group of others. UserError for one that is, or does not exist."""
+    value = field(config, path)
+    if dataclasses.is_dataclass(value):
+        raise UserError(f"{path!r} is not one field of the configuration: give a whole path, configurator.samples")
+    return value
+
+
+def _meant(path: str) -> str:
+    """A hint for a mistyped path, or for one with the right field in the wrong group."""
+    paths: dict[str, str] = {}  # last word -> path
+    for group in dataclasses.fields(Config):
+        inner = getattr(PRESETS["debug"](), group.name)
+        for f in dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else ():
+            paths[f.name] = f"{group.name}.{f.name}"
+        paths.setdefault(group.name, group.name)
+    close = difflib.get_close_matches(path.rpartition(".")[2], paths, n=1)
+    return f" (did you mean {paths[close[0]]!r}?)" if close else ""
+
+
+def replaced(config: Any, path: str, value: Any) -> Any:
+    """The configuration with another value, or another whole part, at a dotted path."""
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{name: replaced(getattr(config, name), rest, value) if rest else value})
+
+
+def together(*changes: Change) -> Change:
+    """One change after the other."""
+
+    def change(config: Config) -> Config:
+        for one in changes:
+            config = one(config)
+        return config
+
+    return change

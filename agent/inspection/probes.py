@@ -1,0 +1,62 @@
+"""Linear probes: what can be read out of a state.
+
+Shapes: N states, D latent, I slots, F factors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from modules.types import State
+
+if TYPE_CHECKING:
+    from agent.agent import Agent
+    from agent.interaction.replay import Dataset
+
+
+def ridge(x: Tensor, y: Tensor, strength: float = 1e-4) -> Tensor:
+    """Weights (D + 1, F) of the linear probe y ~ [x, 1]: x (N, D), y (N, F)."""
+    x = torch.cat([x, x.new_ones(len(x), 1)], 1).double()
+    gram = x.T @ x
+    gram += strength * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    return torch.linalg.solve(gram, x.T @ y.double()).float()
+
+
+def read(weights: Tensor, x: Tensor) -> Tensor:
+    """Apply a probe: x (..., D) -> (..., F)."""
+    return x @ weights[:-1] + weights[-1]
+
+
+def encode_some(agent: Agent, data: Dataset, episodes: Tensor, moments: Tensor) -> State:
+    """Encode observations at (episode, moment), (N,) each, in pieces."""
+    parts = []
+    for i in range(0, len(episodes), 256):
+        seen = data.observe(episodes[i : i + 256], moments[i : i + 256]).map(lambda x: x.to(agent.device))
+        parts.append(agent.perception.encode(seen))
+    return State.cat(parts)
+
+
+def features(state: State) -> Tensor:
+    """What a probe may read: (..., D + I)."""
+    return torch.cat([state.latent, state.slots], -1)
+
+
+@torch.no_grad()
+def position_probe(agent: Agent, data: Dataset, seed: int = 0, count: int = 2000) -> Tensor:
+    """A linear probe from states to positions (D + I + 1, 2), for pictures."""
+    assert data.positions is not None
+    generator = torch.Generator().manual_seed(seed)
+    episodes = torch.randint(data.episodes, (count,), generator=generator)
+    moments = torch.randint(data.length + 1, (count,), generator=generator)
+    x = features(encode_some(agent, data, episodes, moments))
+    return ridge(x, torch.from_numpy(data.positions[episodes.numpy(), moments.numpy()]).float().to(x.device))
+
+
+def _r2(x: Tensor, y: Tensor, train: int) -> Tensor:
+    """Held-out R2 of a linear probe per column of y."""
+    guess = read(ridge(x[:train], y[:train]), x[train:])
+    rest = y[train:]
+    return 1 - (guess - rest).square().mean(0) / rest.var(0, correction=0).clamp(min=1e-9)

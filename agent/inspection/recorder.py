@@ -1,0 +1,203 @@
+"""Thoughts of whole episodes, kept in the run folder for people to look at: what `report` shows in its player.
+
+A recording is plain JSON (see `Recorder.recording`); pictures in it are PNG sheets in base64, one frame beside the
+other. Positions are in pixels of the map, columns first; where a state is imagined, a linear probe reads its position.
+
+Shapes: E episodes, H imagined steps, K primitive actions a step, A action, P plans kept of a decision.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.drawing.colours import Picture
+from agent.drawing.frames import to_rgb
+from agent.drawing.media import encode_png
+from agent.inspection.plans import spread
+from agent.inspection.probes import features, read
+from agent.storage.recording import VERSION
+from envs import Simulator
+from envs.api import Array, Tasks
+from envs.gym_env import as_observation
+from modules.types import State, Thought
+
+ALTERNATIVES, RECALLED = 8, 3
+
+
+SHEET = 16  # frames in a row of a sheet of an episode
+
+
+class Recorder:
+    """Keeps the Thoughts of the first episodes of an evaluation, each until its goal is reached."""
+
+    def __init__(self, agent: Agent, simulator: Simulator, tasks: Tasks, probe: Tensor) -> None:
+        """tasks: those to keep. probe: (D + I + 1, 2) linear, from states to positions."""
+        self.agent, self.simulator, self.tasks, self.probe = agent, simulator, tasks, probe
+        self.past = _past(agent)
+        self.solved = np.zeros(len(tasks), bool)
+        self.episodes = [_episode(agent, simulator, tasks, e) for e in range(len(tasks))]
+        self.frames: list[list[Picture]] = [[] for _ in self.episodes]
+
+    @torch.no_grad()
+    def __call__(self, states: Array, thought: Thought) -> None:
+        """One decision, in the states of all episodes that act together, those that are kept first."""
+        count = len(self.tasks)
+        states = states[:count]
+        kept = _plans(self.agent, self.simulator, thought, self.probe, count)
+        recalled = _recalled(self.past, self.simulator, thought.state[:count], self.probe)
+        where = self.simulator.to_map(self.simulator.positions(states))
+        percepts = as_observation(self.simulator.observe(states))
+        begun = bool(self.episodes[0]["moments"])
+        for e in np.flatnonzero(~self.solved):
+            episode = self.episodes[e]
+            if kept is not None:
+                episode["plans"].append({"moment": len(episode["moments"]), **kept[e]})
+            plan = len(episode["plans"]) - 1
+            episode["moments"].append(_moment(thought, int(e), where[e], plan, recalled[e]))
+            if self.agent.perception.senses.pixel_shape:
+                self.frames[e].append(_frame(percepts, int(e)))
+        if begun:
+            self.solved |= self.simulator.success(states, self.tasks.goal)
+
+    def recording(self, steps: list[int]) -> dict[str, Any]:
+        """All of it, as plain data. steps: primitive actions to each goal, -1 where it was not reached.
+
+        Returns:
+            {"version", "block", "episodes": [{"task", "steps", "goal", "reach", "map", "frames", "frame_size",
+            "moments": [...], "plans": [...]}]}. The first of a plan's "paths" is the chosen one, the others are
+            candidates of the search's last round from cheap to dear.
+        """
+        for e, episode in enumerate(self.episodes):
+            episode["steps"] = int(steps[e])
+            if self.frames[e]:
+                episode["frames"] = _png(sheet(self.frames[e]))
+        return {"version": VERSION, "block": self.agent.world_model.block, "episodes": self.episodes}
+
+
+def _episode(agent: Agent, simulator: Simulator, tasks: Tasks, e: int) -> dict[str, Any]:
+    at = simulator.positions(tasks.goal[e : e + 1])
+    goal, rim = simulator.to_map(np.concatenate([at, at + np.array([simulator.success_radius, 0.0])]))
+    shape = agent.perception.senses.pixel_shape
+    return {
+        "task": e,
+        "goal": _numbers(goal),
+        "reach": round(float(np.linalg.norm(rim - goal)), 2),
+        "map": _png(simulator.draw_map(tasks.start[e])),
+        "frames": None,
+        "frame_size": [shape[2], shape[1]] if shape else None,
+        "moments": [],
+        "plans": [],
+    }
+
+
+def _moment(thought: Thought, e: int, at: Array, plan: int, recalled: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "at": _numbers(at),
+        "mode": thought.mode,
+        "replanned": thought.replanned,
+        "plan": plan if thought.mode == 2 else None,
+        "milliseconds": round(thought.milliseconds, 2),
+        "surprise": None if thought.surprise is None else _short(thought.surprise[e]),
+        "drives": {k: _short(v[e, 0]) for k, v in thought.cost.drives.items()},
+        "critic": _short(thought.cost.critic[e, 0]),
+        "recalled": recalled,
+    }
+
+
+def _past(agent: Agent) -> State | None:
+    """What memory holds of before, as a copy: acting overwrites the oldest."""
+    if not agent.memory.size:
+        return None
+    held = agent.memory.records()
+    return held.state[~held.imagined].map(Tensor.clone)
+
+
+def _recalled(past: State | None, simulator: Simulator, state: State, probe: Tensor) -> list[dict[str, Any] | None]:
+    """The remembered states that are most like each state (E, ...): how unlike (root mean square), and where."""
+    if past is None:
+        return [None] * len(state.latent)
+    found = torch.cdist(state.latent, past.latent).topk(min(RECALLED, len(past.latent)), largest=False)
+    at = read(probe, features(past[found.indices])).double().cpu().numpy()
+    unlike = found.values / state.latent.shape[-1] ** 0.5
+    return [
+        {"unlike": [_short(x) for x in unlike[e]], "at": [_numbers(p) for p in simulator.to_map(at[e])]}
+        for e in range(len(at))
+    ]
+
+
+def _plans(
+    agent: Agent, simulator: Simulator, thought: Thought, probe: Tensor, count: int
+) -> list[dict[str, Any]] | None:
+    """For each episode the chosen plan and some that lost: imagined, judged, painted. None when nothing was planned.
+
+    All E episodes are imagined, as an oracle knows only of all of them; the first `count` are kept.
+    """
+    if not thought.replanned or thought.plan is None or thought.candidates is None or thought.proposal_energy is None:
+        return None
+    chosen, candidates = thought.plan, thought.candidates
+    picked = [spread(candidates.energy[e], float(chosen.energy[e]), ALTERNATIVES) for e in range(len(chosen.energy))]
+    most = max(len(p) for p in picked)
+    index = torch.stack([torch.cat([p, p.new_zeros(most - len(p))]) for p in picked])
+    rows = torch.arange(len(picked), device=index.device)[:, None]
+    actions = torch.cat([chosen.actions[:, None], candidates.actions[rows, index]], 1)  # E P H K A
+    imagined = agent.imagine(thought.state, actions)
+    cost = agent.judge.path(imagined, actions, thought.directive)
+    here = thought.state.map(lambda x: x[:, None, None].expand(-1, actions.shape[1], 1, -1))
+    at = read(probe, features(State.cat([here, imagined], 2))).double().cpu().numpy()
+    painted = agent.decoder.picture(imagined[:count].map(lambda x: x.flatten(0, 2))).pixels
+    pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, (count, *actions.shape[1:3])))
+    out = []
+    for e, some in enumerate(picked[:count]):
+        plans = range(1 + len(some))
+        out.append(
+            {
+                "planner": thought.directive.planner,
+                "samples": thought.directive.samples,
+                "iterations": thought.directive.iterations,
+                "proposal_energy": _short(thought.proposal_energy[e]),
+                "paths": [
+                    {
+                        "energy": _short(cost.energy[e, p]),
+                        "at": [_numbers(x) for x in simulator.to_map(at[e, p])],
+                        "drives": {k: [_short(x) for x in v[e, p]] for k, v in cost.drives.items()},
+                        "critic": [_short(x) for x in cost.critic[e, p]],
+                    }
+                    for p in plans
+                ],
+                "frames": None
+                if pictures is None
+                else _png(np.concatenate([np.hstack(pictures[e, p]) for p in plans])),
+            }
+        )
+    return out
+
+
+def sheet(frames: list[Picture]) -> Picture:
+    """Frames (h, w, 3) beside each other, SHEET in a row; the rest of the last row is white."""
+    blank = np.full_like(frames[0], 255)
+    columns = min(SHEET, len(frames))
+    padded = frames + [blank] * (-len(frames) % columns)
+    return np.vstack([np.hstack(padded[i : i + columns]) for i in range(0, len(padded), columns)])
+
+
+def _frame(percepts: Any, e: int) -> Picture:
+    pixels = percepts["pixels"] if isinstance(percepts, dict) else percepts
+    return to_rgb(torch.from_numpy(np.ascontiguousarray(pixels[e])))
+
+
+def _png(picture: Picture) -> str:
+    return base64.b64encode(encode_png(picture)).decode()
+
+
+def _numbers(x: Array) -> list[float]:
+    return [round(float(v), 2) for v in x]
+
+
+def _short(x: Tensor) -> float:
+    return float(f"{float(x):.5g}")
