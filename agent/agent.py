@@ -1,7 +1,7 @@
 """The agent: six modules and the loop that they make.
 
 `Agent.act` is the paper's perception-action episode (LeCun 2022, section 3.1): read it from top to bottom. Everything a
-decision was made of is returned beside the action as a Thought.
+decision was made of is returned beside the action as a Decision.
 
 Shapes: E episodes acting at once, N candidates, H imagined steps, K primitive actions a step, A action.
 """
@@ -27,20 +27,20 @@ from modules.actor import Actor, Policy
 from modules.configurator import Configurator
 from modules.cost import Anatomy, Costs
 from modules.decoder import Decoder
+from modules.losses import InverseDynamics
 from modules.memory import EpisodicMemory
-from modules.objectives import InverseDynamics
-from modules.perception import Encoder, LastRead, Readout, Senses, SlotReadout
+from modules.perception import Encoder, LastRead, ProprioEmbedding, Senses, StateEmbedding
 from modules.planners import PLANNERS
 from modules.types import (
     ActionSpace,
     Cost,
+    Decision,
     Directive,
     Observation,
     PathCost,
     Plan,
     State,
     Task,
-    Thought,
     WorldModel,
 )
 from modules.world_model import JEPA
@@ -81,24 +81,26 @@ class Agent:
         """A new agent, its weights drawn from the configuration's seed."""
         torch.manual_seed(config.seed)
         perception = Encoder(config.perception, senses)
-        latent, slots, shape = perception.latent_size, perception.slot_size, perception.map_shape
-        world_model = JEPA(config.world_model, latent, slots, actions, shape)
-        contact = senses.slot_names.index("contact") if "contact" in senses.slot_names else None
+        latent, proprio, shape = perception.latent_size, perception.proprio_size, perception.map_shape
+        world_model = JEPA(config.world_model, latent, proprio, actions, shape)
+        contact = senses.proprio_names.index("contact") if "contact" in senses.proprio_names else None
 
-        def read_state(size: int) -> Readout:
-            return Readout(latent, slots, shape, size)
+        def read_state(size: int) -> StateEmbedding:
+            return StateEmbedding(latent, proprio, shape, size)
 
         def read_goal(size: int) -> LastRead:
-            index = senses.goal_slots
-            return LastRead(SlotReadout(index, size, config.perception.octaves) if index else read_state(size))
+            index = senses.goal_proprio
+            return LastRead(
+                ProprioEmbedding(index, size, config.perception.fourier_features) if index else read_state(size)
+            )
 
-        hidden, anatomy = config.cost.hidden, Anatomy(actions, senses.goal_slots, contact)
+        hidden, anatomy = config.cost.hidden, Anatomy(actions, senses.goal_proprio, contact)
         cost = Costs(config.cost, anatomy, read_state(hidden), read_goal(hidden), config.configurator.discount)
         planners = {k: partial(v, config.planner) for k, v in PLANNERS.items()}
         actor = Actor(
             Policy(config.actor, actions, read_state(config.actor.hidden), read_goal(config.actor.hidden)),
             planners,
-            world_model.block,
+            world_model.action_block,
             config.seed,
         )
         agent = Agent(
@@ -108,8 +110,8 @@ class Agent:
             actor,
             EpisodicMemory(config.memory),
             Configurator(config.configurator),
-            InverseDynamics(latent, slots, config.world_model.block * actions.size, map_shape=shape),
-            Decoder(config.decoder, latent, slots, shape, senses.pixel_shape, len(senses.sensor_low)),
+            InverseDynamics(latent, proprio, config.world_model.action_block * actions.size, map_shape=shape),
+            Decoder(config.decoder, latent, proprio, shape, senses.pixel_shape, len(senses.sensor_low)),
         )
         for module in agent.modules().values():
             module.to(device)
@@ -139,7 +141,7 @@ class Agent:
 
     # Life
 
-    def pursue(self, goal: Any = None, weights: Mapping[str, float] | None = None) -> None:
+    def set_goal(self, goal: Any = None, weights: Mapping[str, float] | None = None) -> None:
         """Begin a new episode with a goal: an observation, in the world's own form, of how things should look.
 
         One goal for one episode, or a batch of E goals for E episodes that act together.
@@ -153,27 +155,29 @@ class Agent:
         self._episode += 1
 
     @torch.no_grad()
-    def act(self, observation: Any) -> tuple[np.ndarray, Thought]:
-        """One decision: an observation in the world's own form (or E of them) -> action (A,) (or (E, A)), Thought."""
+    def act(self, observation: Any) -> tuple[np.ndarray, Decision]:
+        """One decision: an observation in the world's own form (or E of them) -> action (A,) (or (E, A)), Decision."""
         began = time.perf_counter()
         steps: list[str] = []
         percept, single = self._sense(observation)
         for what, held in (("goals", self._goal and self._goal.latent), ("plans under way", self._left)):
             if held is not None and len(held) != percept.batch:
-                raise ValueError(f"{percept.batch} observations for {len(held)} {what}: call pursue with as many goals")
+                raise ValueError(
+                    f"{percept.batch} observations for {len(held)} {what}: call set_goal with as many goals"
+                )
 
         # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
         state = self.perception.encode(percept)
         surprise = None
         if self._expected is not None and self._expected[0] == self._time:
             surprise = self.world_model.surprise(self._expected[1], state)
-        digests = self.digests()
-        directive = self.configurator.configure(self.task, self._aim(), digests)
+        statuses = self.statuses()
+        directive = self.configurator.configure(self.task, self._aim(), statuses)
         here = self.judge.here(state, directive)
         steps += ["perceive", "configure", "evaluate state"]
 
-        thought = Thought(
-            (), directive.mode, state, directive, here, torch.empty(0), True, 0.0, surprise, digests=digests
+        decision = Decision(
+            (), directive.mode, state, directive, here, torch.empty(0), True, 0.0, surprise, statuses=statuses
         )
         if directive.mode == 1:
             # Mode-1: the policy answers at once.
@@ -184,10 +188,10 @@ class Agent:
                 # 2 to 5. Proposal, simulation, evaluation, planning.
                 plan, imagined, extra = self.plan(state, directive, self._left, steps)
                 self._plan, self._left, self._since_plan = plan, plan.actions.flatten(1, 2), 0
-                self._expected = self._time + self.world_model.block, imagined[:, 0]
-                thought = thought.but(plan=plan, imagined=imagined, **extra)
+                self._expected = self._time + self.world_model.action_block, imagined[:, 0]
+                decision = decision.but(plan=plan, imagined=imagined, **extra)
             else:
-                thought = thought.but(plan=self._plan, replanned=False)
+                decision = decision.but(plan=self._plan, replanned=False)
                 steps += ["continue plan"]
             # 6. Acting: the first action of what is left of the plan.
             action, self._left = self._left[:, 0], self._left[:, 1:]
@@ -195,7 +199,7 @@ class Agent:
         steps += ["act"]
 
         # 7. Memory: the state and its costs, from IC and critic.
-        block = action[:, None].expand(-1, self.world_model.block, -1)
+        block = action[:, None].expand(-1, self.world_model.action_block, -1)
         ic = sum((cost[:, 0] for cost in here.drives.values()), torch.zeros_like(here.energy))
         episodes = self._episode * 100_000 + torch.arange(len(action))
         self.memory.write(self._time, episodes, state, block, ic, here.critic[:, 0], imagined=False)
@@ -203,14 +207,14 @@ class Agent:
         steps += ["store"]
 
         milliseconds = (time.perf_counter() - began) * 1e3
-        thought = thought.but(steps=tuple(steps), action=action, milliseconds=milliseconds)
+        decision = decision.but(steps=tuple(steps), action=action, milliseconds=milliseconds)
         out = action.cpu().numpy().copy()  # the caller's own: the plan goes on with ours
-        return (out[0] if single else out), thought
+        return (out[0] if single else out), decision
 
     def plan(
         self, state: State, directive: Directive, last: Tensor | None = None, steps: list[str] | None = None
     ) -> tuple[Plan, State, dict[str, Any]]:
-        """Mode-2, steps 2 to 5: the plan for states (E, ...), what is imagined under it, and the rest of a Thought."""
+        """Mode-2, steps 2 to 5: the plan for states (E, ...), what is imagined under it, and the rest of a Decision."""
         steps = [] if steps is None else steps
         # 2. Proposal: the rest of the last plan, or no movement.
         start = self.actor.propose(state, directive, last)
@@ -219,7 +223,7 @@ class Agent:
         first_energy = None
         for _ in range(directive.iterations):
             with torch.set_grad_enabled(directive.planner == "gradient"):
-                candidates = search.propose()  # E N H K A
+                candidates = search.ask()  # E N H K A
                 # 3. Simulation: the world model imagines where each candidate leads.
                 imagined = self.imagine(state, candidates)
                 steps += ["simulate"]
@@ -227,7 +231,7 @@ class Agent:
                 energy = self.judge.path(imagined, candidates, directive).energy
                 steps += ["evaluate"]
                 # 5. Planning: better candidates.
-                search.improve(candidates, energy)
+                search.tell(candidates, energy)
                 steps += ["improve"]
             first_energy = energy[:, 0].detach() if first_energy is None else first_energy
         plan = search.best()
@@ -262,13 +266,13 @@ class Agent:
             self._subgoal = self.memory.sample(len(self._goal.latent), self.actor.generator).state
         return self._subgoal
 
-    def digests(self) -> dict[str, dict[str, float]]:
+    def statuses(self) -> dict[str, dict[str, float]]:
         """What every module says of itself to the configurator."""
         return {
-            "perception": self.perception.digest(),
-            "world_model": self.world_model.digest(),
-            "cost": self.judge.digest(),
-            "actor": self.actor.digest(),
+            "perception": self.perception.status(),
+            "world_model": self.world_model.status(),
+            "cost": self.judge.status(),
+            "actor": self.actor.status(),
             "memory": {"size": float(self.memory.size), "capacity": float(self.memory.config.capacity)},
         }
 

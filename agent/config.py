@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from agent.errors import UserError
-from modules import actor, configurator, cost, decoder, memory, objectives, perception, planners, world_model
+from modules import actor, configurator, cost, decoder, losses, memory, perception, planners, world_model
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class LearnConfig:
     """Blocks ahead of the farthest imagined futures; 1: none is farther than one block."""
     critic_scenes: int = 8
     """Scenes in a batch; every one with 8 records and 16 goals."""
-    critic_follow: float = 0.1
+    critic_tau: float = 0.1
     """How fast the slow copy follows."""
     policy_steps: int = 3000
     """Updates of the policy."""
@@ -79,11 +79,11 @@ class LearnConfig:
     gauge_every: int = 250
     """Updates of the world model between collapse gauges and probes."""
     train_encoder: bool = True
-    """Off, the encoder stays as it was drawn: a sham to compare with."""
+    """Off, the encoder stays as it was drawn: a placebo to compare with."""
     shuffle_actions: bool = False
-    """The world model learns with the actions of other episodes: a sham to compare with."""
+    """The world model learns with the actions of other episodes: a placebo to compare with."""
     shuffle_critic_labels: bool = False
-    """The critic learns the targets of other pairs of state and goal: a sham to compare with."""
+    """The critic learns the targets of other pairs of state and goal: a placebo to compare with."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Config:
     """Encoder."""
     world_model: world_model.Config = field(default_factory=world_model.Config)
     """Predictor."""
-    objectives: objectives.Config = field(default_factory=objectives.Config)
+    losses: losses.Config = field(default_factory=losses.Config)
     """Self-supervised losses."""
     cost: cost.Config = field(default_factory=cost.Config)
     """Drives and critic."""
@@ -143,15 +143,18 @@ def options_of(config: Config) -> dict[str, Any]:
 def check(config: Config) -> None:
     """UserError for settings with which nothing can be learned, before anything is."""
     _check_numbers(config)
-    learn, block = config.learn, config.world_model.block
+    learn, block = config.learn, config.world_model.action_block
     if config.configurator.discount >= 1:
         raise UserError(f"--configurator.discount must be less than 1, got {config.configurator.discount}")
     if config.seed >= 2**63:
         raise UserError(f"--seed must be less than 2^63, got {config.seed}")
     if learn.batch < 2:
         raise UserError("--learn.batch must be 2 or more: variance over a batch of one is undefined")
-    if config.planner.hold is not None and block % config.planner.hold:
-        raise UserError(f"--planner.hold {config.planner.hold} must divide the {block} actions of --world-model.block")
+    if config.planner.action_repeat is not None and block % config.planner.action_repeat:
+        raise UserError(
+            f"--planner.action-repeat {config.planner.action_repeat} must divide the {block} actions of "
+            "--world-model.action-block"
+        )
     if not config.memory.capacity and (learn.policy_steps or (config.cost.critic and learn.critic_steps)):
         raise UserError(
             "with --memory.capacity 0 there is nothing that critic and policy could learn from: "
@@ -180,13 +183,13 @@ def _check_numbers(config: Config) -> None:
                 raise UserError(f"{flag} is a share from 0 to 1, got {value}")
 
 
-MAY_BE_ZERO = ("seed", "octaves", "critic_steps", "policy_steps", "decoder_steps", "capacity")
+MAY_BE_ZERO = ("seed", "fourier_features", "critic_steps", "policy_steps", "decoder_steps", "capacity")
 
 
-NOT_ZERO = ("learning_rate", "critic_rate", "policy_rate", "decoder_rate", "critic_follow", "clip", "goal_scale")
+NOT_ZERO = ("learning_rate", "critic_rate", "policy_rate", "decoder_rate", "critic_tau", "clip", "goal_scale")
 
 
-SHARES = ("held", "redraw", "critic_follow")
+SHARES = ("held", "redraw", "critic_tau")
 
 
 def _numbers(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from agent import config as collect
 from agent import config as learn
 from agent.config import Config
-from modules import actor, configurator, cost, decoder, objectives, perception, world_model
+from modules import actor, configurator, cost, decoder, losses, perception, world_model
 
 _SPATIAL = Config(
     perception=perception.Config(latent="spatial", channels=12, width=32),
     world_model=world_model.Config(predictor="conv", width=32, depth=3),
-    objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0),
+    losses=losses.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0),
     cost=cost.Config(goal_scale=0.1),
     configurator=configurator.Config(samples=32, iterations=2),
     learn=learn.LearnConfig(critic_steps=3000),
@@ -42,9 +42,9 @@ def point_maze() -> Config:
         env_options=("layout=u",),
         max_steps=150,
         collect=collect.ExploreConfig(episodes=4000, length=24, per_scene=1),
-        perception=perception.Config(latent="vector", size=64, hidden=256, octaves=4),
+        perception=perception.Config(latent="vector", size=64, hidden=256, fourier_features=4),
         world_model=world_model.Config(predictor="mlp", hidden=512),
-        objectives=objectives.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0, slots=10.0),
+        losses=losses.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0, proprio=10.0),
         cost=cost.Config(goal_scale=0.02),
         learn=learn.LearnConfig(world_model_steps=3000, batch=256, critic_steps=4000, critic_far=4),
     )

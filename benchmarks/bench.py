@@ -24,7 +24,7 @@ from agent.agent import Agent
 from agent.interaction.environment import open_world
 from agent.presets import two_rooms
 from envs import SIMULATORS
-from envs.gym_env import VectorWorld, as_observation
+from envs.gym_env import SimVectorEnv, as_observation
 
 EB_JEPA_STEPS = 930.0  # rendered steps/s of EB-JEPA's own environment on one core, measured on a 2.5 GHz Xeon
 EB_JEPA_PLAN_MS = 37_000.0  # one plan of EB-JEPA with its published settings on the same core
@@ -62,7 +62,7 @@ def worlds() -> None:
     """Steps per second of every world, 256 at once, and of one world alone."""
     for env_id, make in SIMULATORS.items():
         simulator = make()
-        many, one = VectorWorld(simulator, 256, 10_000), VectorWorld(simulator, 1, 10_000)
+        many, one = SimVectorEnv(simulator, 256, 10_000), SimVectorEnv(simulator, 1, 10_000)
         rng = np.random.default_rng(0)
         actions = rng.uniform(simulator.action_low, simulator.action_high, (256, len(simulator.action_low)))
         many.reset(seed=0)
@@ -81,7 +81,7 @@ def thinking(agent: Agent) -> None:
     seen = as_observation(simulator.observe(tasks.start), 0)
     agent.cost.trained.fill_(True)
     agent.actor.trained.fill_(True)
-    agent.pursue(as_observation(simulator.observe(tasks.goal), 0))
+    agent.set_goal(as_observation(simulator.observe(tasks.goal), 0))
     settings = agent.configurator.config
 
     def decide(changed: dict[str, Any]) -> Callable[[], object]:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 
 from envs.api import Simulator
-from envs.gym_env import VectorWorld, World
+from envs.gym_env import SimEnv, SimVectorEnv
 from envs.point_maze import PointMaze
 from envs.two_rooms import TwoRooms
 
@@ -20,8 +20,8 @@ SIMULATORS = {
 """Every world of this project, by Gymnasium id; `register` adds to it."""
 
 
-def _vector(simulator: Any, num_envs: int = 1, max_steps: int | None = None, **options: Any) -> VectorWorld:
-    return VectorWorld(simulator(**options), num_envs, max_steps)
+def _vector(simulator: Any, num_envs: int = 1, max_steps: int | None = None, **options: Any) -> SimVectorEnv:
+    return SimVectorEnv(simulator(**options), num_envs, max_steps)
 
 
 def register(env_id: str, simulator: Any, max_steps: int | None = None) -> None:
@@ -32,7 +32,7 @@ def register(env_id: str, simulator: Any, max_steps: int | None = None) -> None:
     SIMULATORS[env_id] = simulator
     gym.register(
         env_id,
-        entry_point="envs.gym_env:World",
+        entry_point="envs.gym_env:SimEnv",
         vector_entry_point=partial(_vector, simulator=simulator),
         kwargs={"simulator": simulator, "max_steps": max_steps},
     )
@@ -42,4 +42,4 @@ for _id, _simulator in list(SIMULATORS.items()):
     if _id not in gym.registry:
         register(_id, _simulator)
 
-__all__ = ["SIMULATORS", "PointMaze", "Simulator", "TwoRooms", "VectorWorld", "World", "register"]
+__all__ = ["SIMULATORS", "PointMaze", "SimEnv", "SimVectorEnv", "Simulator", "TwoRooms", "register"]

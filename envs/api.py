@@ -22,7 +22,7 @@ Percepts = dict[str, NDArray]
 
 
 @dataclass(frozen=True)
-class Slot:
+class ProprioSpec:
     """One interoceptive slot: a sensor that the agent copies, scaled, into its state and never learns."""
 
     name: str
@@ -54,7 +54,7 @@ class Simulator(Protocol):
     action_high: NDArray[np.float32]
     action_max_norm: float | None
     """Actions beyond this Euclidean norm are scaled back to it by `step`."""
-    slots: tuple[Slot, ...]
+    proprio: tuple[ProprioSpec, ...]
     pixel_shape: tuple[int, int, int] | None
     """(C, H, W) or None."""
     sensor_low: NDArray[np.float32] | None
@@ -68,7 +68,7 @@ class Simulator(Protocol):
         """n fresh states (N, S), spread over what can be reached."""
         ...
 
-    def restart(self, rng: np.random.Generator, states: Array) -> Array:
+    def reset_within_scene(self, rng: np.random.Generator, states: Array) -> Array:
         """As `reset`, but each in the scene of the given state."""
         ...
 
@@ -81,7 +81,7 @@ class Simulator(Protocol):
         ...
 
     def positions(self, states: Array) -> Array:
-        """(N, 2) where the agent is, for pictures, probes and floors; never used in training."""
+        """(N, 2) where the agent is, for pictures, probes and reference; never used in training."""
         ...
 
     def factors(self, states: Array) -> dict[str, Array]:
@@ -96,16 +96,16 @@ class Simulator(Protocol):
         """(N,) whether each goal is reached."""
         ...
 
-    def oracle_action(self, states: Array, goals: Array) -> NDArray:
-        """(N, A) what a controller that knows the world would do: the ceiling of the floors table."""
+    def expert_action(self, states: Array, goals: Array) -> NDArray:
+        """(N, A) what a controller that knows the world would do: the ceiling of the reference table."""
         ...
 
-    def draw_map(self, state: Array) -> NDArray[np.uint8]:
+    def render_map(self, state: Array) -> NDArray[np.uint8]:
         """(H, W, 3) the scene of one state (S,), for pictures."""
         ...
 
     def to_map(self, positions: Array) -> Array:
-        """Positions (N, 2) -> column and row in the picture of `draw_map`, (N, 2)."""
+        """Positions (N, 2) -> column and row in the picture of `render_map`, (N, 2)."""
         ...
 
     def greedy_action(self, states: Array, goals: Array) -> NDArray:

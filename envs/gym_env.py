@@ -40,7 +40,7 @@ def action_space(simulator: Simulator) -> spaces.Box:
     return spaces.Box(simulator.action_low, simulator.action_high, dtype=np.float32)
 
 
-class World(gym.Env):
+class SimEnv(gym.Env):
     """One world. Reward is 1 at the goal and 0 elsewhere, for people: no part of the agent reads it."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -112,7 +112,7 @@ class World(gym.Env):
     def render(self) -> NDArray[np.uint8]:
         """(H, W, 3) the map with the agent in red and the goal in green."""
         assert self._state is not None and self._goal is not None, "call reset() first"
-        picture = self.simulator.draw_map(self._state[0]).copy()
+        picture = self.simulator.render_map(self._state[0]).copy()
         rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
         radius = max(2.0, picture.shape[0] / 40)
         for state, colour in ((self._goal, (40, 160, 60)), (self._state, (210, 50, 50))):
@@ -121,7 +121,7 @@ class World(gym.Env):
         return picture
 
 
-class VectorWorld(VectorEnv):
+class SimVectorEnv(VectorEnv):
     """N worlds stepped, and seen, as arrays.
 
     Autoreset follows Gymnasium's NEXT_STEP: the step after a truncation ignores its action and resets. A whole batch

@@ -20,7 +20,7 @@ from mujoco import MjData, MjModel  # pyright: ignore[reportAttributeAccessIssue
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
-from envs.api import Array, Percepts, Slot, Tasks
+from envs.api import Array, Percepts, ProprioSpec, Tasks
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "u": (
@@ -222,12 +222,12 @@ class PointMaze:
         self._data = [MjData(self.model) for _ in range(threads)]
         self._rollout = Rollout(nthread=threads if threads > 1 else 0)
 
-        # One scale for both axes, so that distance between slots is distance in the maze.
+        # One scale for both axes, so that distance between proprio is distance in the maze.
         reach = float(self._middle.max() - 1)
-        slots = [Slot("x", 0, 0.0, reach, is_goal=True), Slot("y", 1, 0.0, reach, is_goal=True)]
-        slots += [Slot("vx", 2, 0.0, TOP_SPEED), Slot("vy", 3, 0.0, TOP_SPEED)]
+        proprio = [ProprioSpec("x", 0, 0.0, reach, is_goal=True), ProprioSpec("y", 1, 0.0, reach, is_goal=True)]
+        proprio += [ProprioSpec("vx", 2, 0.0, TOP_SPEED), ProprioSpec("vy", 3, 0.0, TOP_SPEED)]
         high = [*self._middle, 5.0, 5.0]  # the diagonal's speed: a wall's corner can turn it into one axis
-        self.slots: tuple[Slot, ...] = (*slots, Slot("contact", 4)) if contact else tuple(slots)
+        self.proprio: tuple[ProprioSpec, ...] = (*proprio, ProprioSpec("contact", 4)) if contact else tuple(proprio)
         self.sensor_high = np.array([*high, 1.0] if contact else high, np.float32)
         self.sensor_low = np.array([*(-self.sensor_high[:4]), 0.0] if contact else -self.sensor_high, np.float32)
 
@@ -267,7 +267,7 @@ class PointMaze:
             found = np.concatenate([found, position[~np.isnan(position).any(1)]])
         return np.concatenate([found[:n], rng.uniform(-RESET_SPEED, RESET_SPEED, (n, 2))], 1)
 
-    def restart(self, rng: np.random.Generator, states: Array) -> Array:
+    def reset_within_scene(self, rng: np.random.Generator, states: Array) -> Array:
         """The maze is always the same."""
         return self.reset(rng, len(states))
 
@@ -359,19 +359,19 @@ class PointMaze:
         """Straight at the goal at full force, braking near it; blind to walls."""
         return _steer(states, goals[:, :2])
 
-    def oracle_action(self, states: Array, goals: Array) -> NDArray:
+    def expert_action(self, states: Array, goals: Array) -> NDArray:
         """To the end of the straight piece of the shortest way that the ball is on; to the goal if it is on that."""
         goal_cell = self._nearest_cells(goals[:, :2])
         corner = self._straight[self._nearest_cells(states[:, :2]), goal_cell]
         return _steer(states, np.where((corner == goal_cell)[:, None], goals[:, :2], self._centres[corner]))
 
-    def draw_map(self, state: Array | None = None) -> NDArray[np.uint8]:
+    def render_map(self, state: Array | None = None) -> NDArray[np.uint8]:
         """(H, W, 3) the walls for pictures, 32 pixels per cell; the same for every state."""
         height, width = (MAP_PIXELS_PER_CELL * cells for cells in self.free.shape)
         return self._draw_walls(height, width, MAP_PIXELS_PER_CELL)
 
     def to_map(self, positions: Array) -> Array:
-        """(N, 2) column and row in `draw_map`'s picture; whole numbers are the middles of pixels."""
+        """(N, 2) column and row in `render_map`'s picture; whole numbers are the middles of pixels."""
         return (positions * (1.0, -1.0) + self._middle) * MAP_PIXELS_PER_CELL - 0.5
 
 

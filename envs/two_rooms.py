@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.api import Array, Percepts, Slot, Tasks
+from envs.api import Array, Percepts, ProprioSpec, Tasks
 
 SIZE = 65
 LOW, HIGH = 4.0, 60.0  # the border lines
@@ -53,7 +53,7 @@ class TwoRooms:
     action_low = np.full(2, -MAX_NORM, np.float32)
     action_high = np.full(2, MAX_NORM, np.float32)
     action_max_norm: float | None = MAX_NORM
-    slots: tuple[Slot, ...] = ()
+    proprio: tuple[ProprioSpec, ...] = ()
     pixel_shape: tuple[int, int, int] | None = (2, SIZE, SIZE)
     sensor_low = sensor_high = None
     success_radius = 4.5
@@ -76,9 +76,9 @@ class TwoRooms:
     def reset(self, rng: np.random.Generator, n: int) -> Array:
         """A dot anywhere it can be, the doorway included; layouts that tasks use are left out."""
         layout = self._draw_layouts(rng, n, self._training_layouts)
-        return self.restart(rng, np.concatenate([np.zeros((n, 2)), layout], 1))
+        return self.reset_within_scene(rng, np.concatenate([np.zeros((n, 2)), layout], 1))
 
-    def restart(self, rng: np.random.Generator, states: Array) -> Array:
+    def reset_within_scene(self, rng: np.random.Generator, states: Array) -> Array:
         """The dot elsewhere in the same layouts."""
         n, layout = len(states), states[:, 2:]
         position = rng.uniform(LOW + 1, HIGH - 1, (n, 2))
@@ -200,7 +200,7 @@ class TwoRooms:
         """The straight line at full speed."""
         return _towards(states[:, :2], goals[:, :2])
 
-    def oracle_action(self, states: Array, goals: Array) -> NDArray:
+    def expert_action(self, states: Array, goals: Array) -> NDArray:
         """Through the middle of the door, then straight."""
         position, goal = states[:, :2], goals[:, :2]
         wall_x, door_y = states[:, 2], states[:, 3]
@@ -215,13 +215,13 @@ class TwoRooms:
         needs_door = (side != goal_side) | (in_wall & at_door)
         return _towards(position, np.where(needs_door[:, None], detour, goal))
 
-    def draw_map(self, state: Array) -> NDArray[np.uint8]:
+    def render_map(self, state: Array) -> NDArray[np.uint8]:
         """(65, 65, 3) the walls of one world, for pictures; one pixel is one unit of length."""
         wall = self.observe(state[None])["pixels"][0, 1]
         return np.repeat(np.where(wall > 0, 90, 250).astype(np.uint8)[..., None], 3, -1)
 
     def to_map(self, positions: Array) -> Array:
-        """(N, 2) column and row in `draw_map`'s picture."""
+        """(N, 2) column and row in `render_map`'s picture."""
         return positions
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modules.types import ActionSpace, Directive, Planner, Reader, State
+from modules.types import ActionSpace, Directive, Embedding, Planner, State
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Policy(nn.Module):
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, config: Config, actions: ActionSpace, state: Reader, goal: Reader) -> None:
+    def __init__(self, config: Config, actions: ActionSpace, state: Embedding, goal: Embedding) -> None:
         """state and goal: modules from State to a vector of config.hidden numbers."""
         super().__init__()
         self.actions, self.state, self.goal = actions, state, goal
@@ -92,7 +92,7 @@ class Actor(nn.Module):
         factory = self.planners[directive.planner]
         return factory(self.policy.actions, start, directive.samples, directive.iterations, self.generator)
 
-    def digest(self) -> dict[str, float]:
+    def status(self) -> dict[str, float]:
         """What the configurator may know of the actor."""
         return {"policy_trained": float(self.trained)}
 

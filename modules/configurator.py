@@ -15,7 +15,7 @@ from modules.types import Directive, EnergyName, PlannerName, State, Task
 
 @dataclass(frozen=True)
 class Config:
-    """What the directive says when neither task nor digests ask for something else."""
+    """What the directive says when neither task nor statuses ask for something else."""
 
     goal_weight: float = 1.0
     """Weight of the goal-distance drive."""
@@ -51,25 +51,25 @@ class Config:
     """Listen to the task's weights and to what the modules say of themselves; off, the settings above hold whatever
     the task and however little was learned."""
     random_subgoals: bool = False
-    """Pursue states drawn from memory, a new one with every plan, in place of the goal: a sham to compare with."""
+    """Pursue states drawn from memory, a new one with every plan, in place of the goal: a placebo to compare with."""
 
 
 class Configurator:
-    """(task, digests) -> Directive."""
+    """(task, statuses) -> Directive."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def configure(self, task: Task, goal: State | None, digests: Mapping[str, Mapping[str, float]]) -> Directive:
+    def configure(self, task: Task, goal: State | None, statuses: Mapping[str, Mapping[str, float]]) -> Directive:
         """The directive for this task, given its encoded goal and what every module says of itself."""
         c = self.config
         if not c.adaptive:
-            task, digests = Task(task.goal), {"cost": {"critic_trained": 1.0}, "actor": {"policy_trained": 1.0}}
+            task, statuses = Task(task.goal), {"cost": {"critic_trained": 1.0}, "actor": {"policy_trained": 1.0}}
         weights = {"goal": c.goal_weight, "effort": c.effort_weight, "contact": c.contact_weight, **task.weights}
         weights["contact"] = max(weights["contact"], c.contact_floor)
         # A critic that has learned nothing, or a policy that has not, would mislead: do without it.
-        critic_weight = c.critic_weight if digests.get("cost", {}).get("critic_trained", 0.0) else 0.0
-        mode = c.mode if digests.get("actor", {}).get("policy_trained", 0.0) else 2
+        critic_weight = c.critic_weight if statuses.get("cost", {}).get("critic_trained", 0.0) else 0.0
+        mode = c.mode if statuses.get("actor", {}).get("policy_trained", 0.0) else 2
         return Directive(
             goal=goal,
             weights=weights,

@@ -4,7 +4,7 @@ IC is a weighted sum of drives that have no parameters, can be computed on imagi
 a critic: the discounted cost-to-go for (state, goal), learned from memory records. The Directive may weigh the terms;
 nothing may change what they measure.
 
-Shapes: B paths, H imagined steps, K primitive actions a step, A action, D latent, I slots, M critics.
+Shapes: B paths, H imagined steps, K primitive actions a step, A action, D latent, I proprio, M critics.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modules.types import ActionSpace, Directive, PathCost, Reader, State
+from modules.types import ActionSpace, Directive, Embedding, PathCost, State
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Config:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What the drives need to know of the body: which slots mean what, and the limits of actions."""
+    """What the drives need to know of the body: which proprio mean what, and the limits of actions."""
 
     actions: ActionSpace
-    goal_slots: tuple[int, ...] = ()
+    goal_proprio: tuple[int, ...] = ()
     """Slots in which goals are given; without any, goals are compared in the latent."""
-    contact_slot: int | None = None
+    contact_proprio: int | None = None
 
 
 def goal_distance(states: State, goal: State, anatomy: Anatomy, config: Config) -> Tensor:
     """How far from the goal: (..., D) states against a goal that broadcasts -> (...)."""
-    if anatomy.goal_slots:
-        index = list(anatomy.goal_slots)
-        d = (states.slots[..., index] - goal.slots[..., index]).square().sum(-1)
+    if anatomy.goal_proprio:
+        index = list(anatomy.goal_proprio)
+        d = (states.proprio[..., index] - goal.proprio[..., index]).square().sum(-1)
     else:
         d = (states.latent - goal.latent).square().mean(-1)
     d = d / config.goal_scale
@@ -66,9 +66,9 @@ def effort(actions: Tensor, anatomy: Anatomy) -> Tensor:
 
 def contact(states: State, anatomy: Anatomy) -> Tensor:
     """The contact slot where the body has one, 0 elsewhere: (..., I) -> (...)."""
-    if anatomy.contact_slot is None:
+    if anatomy.contact_proprio is None:
         return torch.zeros_like(states.latent[..., 0])
-    return states.slots[..., anatomy.contact_slot].clamp(0, 1)
+    return states.proprio[..., anatomy.contact_proprio].clamp(0, 1)
 
 
 DRIVES: dict[str, Callable[..., Tensor]] = {"goal": goal_distance, "effort": effort, "contact": contact}
@@ -84,7 +84,7 @@ def intrinsic_hash(anatomy: Anatomy, config: Config) -> str:
 class Critic(nn.Module):
     """TC(s, g): what is read of state and goal, added, then an ensemble of heads. Output in steps, discounted."""
 
-    def __init__(self, config: Config, state: Reader, goal: Reader, discount: float) -> None:
+    def __init__(self, config: Config, state: Embedding, goal: Embedding, discount: float) -> None:
         """state and goal: modules from State to a vector of config.hidden numbers."""
         super().__init__()
         self.discount = discount
@@ -108,7 +108,7 @@ class Costs(nn.Module):
 
     trained: Tensor
 
-    def __init__(self, config: Config, anatomy: Anatomy, state: Reader, goal: Reader, discount: float) -> None:
+    def __init__(self, config: Config, anatomy: Anatomy, state: Embedding, goal: Embedding, discount: float) -> None:
         """state and goal: modules from State to a vector of config.hidden numbers, which the critic then owns."""
         super().__init__()
         self.config, self.anatomy = config, anatomy
@@ -179,13 +179,13 @@ class Costs(nn.Module):
         return PathCost(drives, critic, sum(drives.values(), critic)[:, 0])
 
     @torch.no_grad()
-    def follow(self, rate: float) -> None:
+    def update_target(self, rate: float) -> None:
         """Move the target critic towards the critic."""
         if self.critic is not None and self.target is not None:
             for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
                 slow.lerp_(fast, rate)
 
-    def digest(self) -> dict[str, float]:
+    def status(self) -> dict[str, float]:
         """What the configurator may know of the cost."""
         return {"critic_trained": float(self.trained) if self.critic is not None else 0.0}
 

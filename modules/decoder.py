@@ -30,7 +30,7 @@ class Decoder(nn.Module):
         self,
         config: Config,
         latent: int,
-        slots: int,
+        proprio: int,
         map_shape: tuple[int, int, int] | None,
         pixel_shape: tuple[int, int, int] | None,
         sensors: int,
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
             )
         self.sense = None
         if sensors:
-            layers = (nn.Linear(latent + slots, config.hidden), nn.SiLU(), nn.Linear(config.hidden, sensors))
+            layers = (nn.Linear(latent + proprio, config.hidden), nn.SiLU(), nn.Linear(config.hidden, sensors))
             self.sense = nn.Sequential(*layers)
 
     def forward(self, state: State) -> tuple[Tensor | None, Tensor | None]:
@@ -68,7 +68,7 @@ class Decoder(nn.Module):
             latent = state.latent if self.spread is None else self.spread(state.latent)
             pixels = self.paint(latent.unflatten(-1, (rows, columns, channels)).permute(0, 3, 1, 2))
         if self.sense is not None:
-            sensors = self.sense(torch.cat([state.latent, state.slots], -1))
+            sensors = self.sense(torch.cat([state.latent, state.proprio], -1))
         return pixels, sensors
 
     @torch.no_grad()

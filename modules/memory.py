@@ -4,7 +4,7 @@ LeCun 2022, section 3.3: the memory holds records (tau, s_tau, IC(s_tau)), perce
 is trained. Section 4.9 and equations 15 to 17: it is read associatively, Mem(q) = sum_j c_j v_j, with
 c_j = exp(match_j) / (gamma + sum_k exp(match_k)).
 
-Shapes: M records held, B queries or records, E records written at once, T records of one piece, D latent, I slots,
+Shapes: M records held, B queries or records, E records written at once, T records of one piece, D latent, I proprio,
 K primitive actions in a block, A action. `time` is tau, in primitive actions since the episode began; costs are
 unweighted energies without unit.
 """
@@ -51,7 +51,7 @@ class Records:
     episode: Tensor
     """(...) int64. An imagined path needs an episode id of its own."""
     state: State
-    """(..., D) latent and (..., I) slots."""
+    """(..., D) latent and (..., I) proprio."""
     action: Tensor
     """(..., K, A) the block that was, or in imagination would be, executed in this state."""
     ic: Tensor
@@ -64,13 +64,13 @@ class Records:
     def fields(self) -> dict[str, Tensor]:
         """The tensors by flat name."""
         flat = {name: getattr(self, name) for name in ("time", "episode", "action", "ic", "tc", "imagined")}
-        return {**flat, "latent": self.state.latent, "slots": self.state.slots}
+        return {**flat, "latent": self.state.latent, "proprio": self.state.proprio}
 
     @staticmethod
     def of(fields: dict[str, Tensor]) -> Records:
         """The inverse of `fields`."""
-        rest = {name: value for name, value in fields.items() if name not in ("latent", "slots")}
-        return Records(state=State(fields["latent"], fields["slots"]), **rest)
+        rest = {name: value for name, value in fields.items() if name not in ("latent", "proprio")}
+        return Records(state=State(fields["latent"], fields["proprio"]), **rest)
 
     def __getitem__(self, index: Any) -> Records:
         return Records.of({name: value[index] for name, value in self.fields().items()})
@@ -107,7 +107,7 @@ class EpisodicMemory:
             "episode": torch.as_tensor(episode, dtype=torch.int64, device=device).expand(count),
             "imagined": torch.full((count,), imagined, device=device),
             "latent": state.latent.detach().float(),
-            "slots": state.slots.detach().float(),
+            "proprio": state.proprio.detach().float(),
             "action": action.detach().float(),
             "ic": ic.detach().float(),
             "tc": tc.detach().float(),
@@ -208,7 +208,7 @@ class EpisodicMemory:
             raise LookupError("the memory is empty; write records before reading them")
         return Records.of({name: buffer[: self.size] for name, buffer in self.store.items()})
 
-    def digest(self) -> dict[str, float]:
+    def status(self) -> dict[str, float]:
         """What the memory says of itself to the configurator."""
         share, ic = (float(self.store[n][: self.size].float().mean()) if self.size else 0.0 for n in ("imagined", "ic"))
         size, capacity = float(self.size), float(self.config.capacity)

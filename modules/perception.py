@@ -1,10 +1,10 @@
 """Perception: s[0] = Enc(x). Pixels, sensors or both become a State (LeCun 2022, section 3, "Perception").
 
 Two shapes of latent stand behind the same Protocol: `vector` (one vector for the whole scene) and `spatial` (a feature
-map, flattened, in which what is local in the picture stays local). Interoceptive slots are copied from the sensors,
+map, flattened, in which what is local in the picture stays local). Interoceptive proprio are copied from the sensors,
 scaled, and have no parameters, so that a hard-wired cost keeps its meaning while the latent drifts in training.
 
-Shapes: B batch, C H W channels/rows/columns, F feature map side, D latent, S sensors, I slots.
+Shapes: B batch, C H W channels/rows/columns, F feature map side, D latent, S sensors, I proprio.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Config:
     """Side of the first convolution's patches, in pixels."""
     stride: int = 7
     """Distance between patches, in pixels."""
-    octaves: int = 0
+    fourier_features: int = 0
     """Sensors are also seen as sines and cosines of this many octaves, so that what changes within a small part of
     their range (at a wall, round a corner) can be told apart (Fourier features, arXiv 2006.10739)."""
 
@@ -50,12 +50,12 @@ class Senses:
     pixel_shape: tuple[int, int, int] | None = None
     sensor_low: tuple[float, ...] = ()
     sensor_high: tuple[float, ...] = ()
-    slot_names: tuple[str, ...] = ()
-    slot_index: tuple[int, ...] = ()
-    slot_offset: tuple[float, ...] = ()
-    slot_scale: tuple[float, ...] = ()
-    goal_slots: tuple[int, ...] = ()
-    """Positions, among the slots, of those in which a goal may be given."""
+    proprio_names: tuple[str, ...] = ()
+    proprio_index: tuple[int, ...] = ()
+    proprio_offset: tuple[float, ...] = ()
+    proprio_scale: tuple[float, ...] = ()
+    goal_proprio: tuple[int, ...] = ()
+    """Positions, among the proprio, of those in which a goal may be given."""
 
 
 def flatten_map(x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def flatten_map(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def with_octaves(x: Tensor, octaves: int) -> Tensor:
+def fourier_features(x: Tensor, octaves: int) -> Tensor:
     """(..., S) in [-1, 1] -> (..., S * (1 + 2 * octaves)): x beside sin and cos of pi x, 2 pi x, 4 pi x, ..."""
     waves = [2**k * torch.pi * x for k in range(octaves)]
     return torch.cat([x, *(w.sin() for w in waves), *(w.cos() for w in waves)], -1)
@@ -74,9 +74,9 @@ class Encoder(nn.Module):
 
     sensor_offset: Tensor
     sensor_scale: Tensor
-    slot_index: Tensor
-    slot_offset: Tensor
-    slot_scale: Tensor
+    proprio_index: Tensor
+    proprio_offset: Tensor
+    proprio_scale: Tensor
 
     def __init__(self, config: Config, senses: Senses) -> None:
         super().__init__()
@@ -89,9 +89,9 @@ class Encoder(nn.Module):
         bounded = torch.isfinite(low) & torch.isfinite(high)
         self.register_buffer("sensor_offset", torch.where(bounded, (low + high) / 2, torch.zeros_like(low)))
         self.register_buffer("sensor_scale", torch.where(bounded, (high - low) / 2, torch.ones_like(low)))
-        self.register_buffer("slot_index", torch.tensor(senses.slot_index, dtype=torch.long))
-        self.register_buffer("slot_offset", torch.tensor(senses.slot_offset))
-        self.register_buffer("slot_scale", torch.tensor(senses.slot_scale))
+        self.register_buffer("proprio_index", torch.tensor(senses.proprio_index, dtype=torch.long))
+        self.register_buffer("proprio_offset", torch.tensor(senses.proprio_offset))
+        self.register_buffer("proprio_scale", torch.tensor(senses.proprio_scale))
 
         self.map_shape: tuple[int, int, int] | None = None
         """(C, F, F) of a spatial latent."""
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
         sensors = len(senses.sensor_low)
         if sensors:
             out = self.map_shape[0] if config.latent == "spatial" and self.map_shape else config.hidden
-            seen = sensors * (1 + 2 * config.octaves)
+            seen = sensors * (1 + 2 * config.fourier_features)
             self.sensors = nn.Sequential(nn.Linear(seen, config.hidden), nn.SiLU(), nn.Linear(config.hidden, out))
             features += out
         if config.latent == "vector":
@@ -137,9 +137,9 @@ class Encoder(nn.Module):
         return channels, rows, columns
 
     @property
-    def slot_size(self) -> int:
+    def proprio_size(self) -> int:
         """I."""
-        return len(self.senses.slot_index)
+        return len(self.senses.proprio_index)
 
     def encode(self, observation: Observation) -> State:
         """Observation (B, ...) -> State (B, ...)."""
@@ -151,42 +151,42 @@ class Encoder(nn.Module):
             x = observation.pixels.div(127.5).to(self.sensor_offset.dtype)
             pixel_map = self.pixels(x.contiguous(memory_format=torch.channels_last))
             features.append(flatten_map(pixel_map))
-        slots = self._slots(observation)
+        proprio = self._proprio(observation)
         if observation.sensors is not None and self.senses.sensor_low:
             scaled = (observation.sensors - self.sensor_offset) / self.sensor_scale
-            sensed = self.sensors(with_octaves(scaled, self.config.octaves))
+            sensed = self.sensors(fourier_features(scaled, self.config.fourier_features))
             if self.map_shape is not None and pixel_map is not None:
-                return State(flatten_map(pixel_map + sensed[:, :, None, None]), slots)
+                return State(flatten_map(pixel_map + sensed[:, :, None, None]), proprio)
             features.append(sensed)
         latent = torch.cat(features, 1)
-        return State(latent if self.map_shape is not None else self.head(latent), slots)
+        return State(latent if self.map_shape is not None else self.head(latent), proprio)
 
     def _raw(self, observation: Observation) -> State:
         if self.map_shape is not None and observation.pixels is not None:
             x = observation.pixels.div(127.5).to(self.sensor_offset.dtype)
             cells = nn.functional.adaptive_avg_pool2d(x, self.map_shape[1:])
-            return State(flatten_map(cells), self._slots(observation))
+            return State(flatten_map(cells), self._proprio(observation))
         assert observation.sensors is not None
-        return State((observation.sensors - self.sensor_offset) / self.sensor_scale, self._slots(observation))
+        return State((observation.sensors - self.sensor_offset) / self.sensor_scale, self._proprio(observation))
 
-    def _slots(self, observation: Observation) -> Tensor:
-        if observation.sensors is None or not self.slot_size:
-            return torch.zeros(observation.batch, 0, device=self.slot_scale.device)
-        return (observation.sensors[:, self.slot_index] - self.slot_offset) / self.slot_scale
+    def _proprio(self, observation: Observation) -> Tensor:
+        if observation.sensors is None or not self.proprio_size:
+            return torch.zeros(observation.batch, 0, device=self.proprio_scale.device)
+        return (observation.sensors[:, self.proprio_index] - self.proprio_offset) / self.proprio_scale
 
-    def digest(self) -> dict[str, float]:
+    def status(self) -> dict[str, float]:
         """What the configurator may know of perception."""
-        return {"latent_size": float(self.latent_size), "slots": float(self.slot_size)}
+        return {"latent_size": float(self.latent_size), "proprio": float(self.proprio_size)}
 
 
-class Readout(nn.Module):
+class StateEmbedding(nn.Module):
     """A state as one vector of `size`, for heads that need the whole scene at once (critic, policy); each owns its own.
 
     A spatial latent goes through one strided convolution, then all places at once through one linear layer.
     """
 
     def __init__(
-        self, latent: int, slots: int, map_shape: tuple[int, int, int] | None, size: int, width: int = 32
+        self, latent: int, proprio: int, map_shape: tuple[int, int, int] | None, size: int, width: int = 32
     ) -> None:
         super().__init__()
         self.map_shape = map_shape
@@ -195,7 +195,7 @@ class Readout(nn.Module):
             channels, rows, columns = map_shape
             self.look = nn.Conv2d(channels, width, 3, stride=2, padding=1)
             seen = width * ((rows + 1) // 2) * ((columns + 1) // 2)
-        self.head = nn.Linear(seen + slots, size)
+        self.head = nn.Linear(seen + proprio, size)
 
     def forward(self, state: State) -> Tensor:
         """State (..., D), (..., I) -> (..., size)."""
@@ -204,11 +204,11 @@ class Readout(nn.Module):
             channels, rows, columns = self.map_shape
             cells = seen.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
             seen = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, state.batch_shape)
-        return self.head(torch.cat([seen, state.slots], -1) if state.slots.shape[-1] else seen)
+        return self.head(torch.cat([seen, state.proprio], -1) if state.proprio.shape[-1] else seen)
 
 
-class SlotReadout(nn.Module):
-    """The same for a goal that is given in slots: nothing else of its state is read."""
+class ProprioEmbedding(nn.Module):
+    """The same for a goal that is given in proprio: nothing else of its state is read."""
 
     def __init__(self, index: tuple[int, ...], size: int, octaves: int = 0) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class SlotReadout(nn.Module):
 
     def forward(self, goal: State) -> Tensor:
         """State (..., I) -> (..., size)."""
-        return self.head(with_octaves(goal.slots[..., self.index], self.octaves))
+        return self.head(fourier_features(goal.proprio[..., self.index], self.octaves))
 
 
 class LastRead(nn.Module):

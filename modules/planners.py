@@ -39,7 +39,7 @@ class Config:
     """CEM and MPPI: share of the old mean (CEM: and of the old width) that is kept, from 0 to below 1."""
     temperature: float = 0.1
     """MPPI: softness of the weights, in standard deviations of the energy over the candidates."""
-    hold: int | None = None
+    action_repeat: int | None = None
     """Primitive actions for which one searched action is held; divides K. None holds it for the whole block."""
     learning_rate: float = 0.4
     """Gradient: first step of Adam, in half action ranges; the steps shrink linearly over the iterations."""
@@ -60,9 +60,11 @@ class Grid:
 
     def __init__(self, config: Config, space: ActionSpace, start: Tensor) -> None:
         _, self.steps, self.block, size = start.shape
-        self.hold = self.block if config.hold is None else config.hold
+        self.hold = self.block if config.action_repeat is None else config.action_repeat
         if self.block % self.hold:
-            raise ValueError(f"planner setting hold={self.hold} must divide the action block of {self.block} actions")
+            raise ValueError(
+                f"planner setting action_repeat={self.hold} must divide the action block of {self.block} actions"
+            )
         assert size == space.size, f"the start has {size} action dimensions, the action space has {space.size}"
         self.space = space
         self.variables = self.steps * self.block // self.hold
@@ -182,7 +184,7 @@ class Sampling:
         self.elite_std = self.std.mean()
         self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
 
-    def propose(self) -> Tensor:
+    def ask(self) -> Tensor:
         """Candidates (E, N, H, K, A)."""
         noise = self.grid.noise(self.samples, self.generator)
         if self.iteration:
@@ -192,7 +194,7 @@ class Sampling:
         return candidates
 
     @torch.no_grad()
-    def improve(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Tensor, energy: Tensor) -> None:
         """Move the distribution towards the candidates (E, N, H, K, A) with low energies (E, N)."""
         energy, lost = usable(energy)
         self.nonfinite += lost
@@ -230,14 +232,14 @@ class Gradient:
         self.elite_std = self.variables.std(1, correction=0).mean()
         self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
 
-    def propose(self) -> Tensor:
+    def ask(self) -> Tensor:
         """Candidates (E, N, H, K, A), leaves of the graph that require grad."""
         candidates = self.grid.expand(self.variables)
         if self.iteration == 0:
             candidates[:, 0] = self.plan.actions  # the start itself, also where it does not hold its actions
         return candidates.requires_grad_()
 
-    def improve(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Tensor, energy: Tensor) -> None:
         """One step of Adam on the candidates (E, N, H, K, A) from their energies (E, N)."""
         assert energy.requires_grad, "the gradient planner needs energies computed with autograd: leave torch.no_grad()"
         (gradient,) = torch.autograd.grad(energy.sum(), candidates)
@@ -278,11 +280,11 @@ class Unsearched:
         self.candidates = grid.expand(noise + grid.fold(space.clip(torch.zeros_like(start)))[:, None])
         self.energy = start.new_full((len(start), 1), float("inf"))
 
-    def propose(self) -> Tensor:
+    def ask(self) -> Tensor:
         """The plan, (E, 1, H, K, A)."""
         return self.candidates
 
-    def improve(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Tensor, energy: Tensor) -> None:
         """Note what it costs."""
         self.energy = energy.detach()
 

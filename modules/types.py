@@ -1,7 +1,7 @@
 """The words that the modules share: percepts, states, directives, plans, thoughts, and the Protocols.
 
 Shapes: B batch, E episodes acting at once, N candidate plans, T time, H imagined steps (one action block each),
-K primitive actions in a block, A action, D latent, I interoceptive slots, S sensors. Batch axes come first, time after
+K primitive actions in a block, A action, D latent, I proprio, S sensors. Batch axes come first, time after
 them, features last; pixels are (..., channels, rows, columns).
 
 Symbols follow LeCun, "A Path Towards Autonomous Machine Intelligence" (2022): percept x, state s, action a, cost C,
@@ -46,19 +46,19 @@ class Observation:
 
 @dataclass(frozen=True)
 class State:
-    """A representation s: a learned latent, and interoceptive slots that are copied from sensors, never learned."""
+    """A representation s: a learned latent, and interoceptive proprio that are copied from sensors, never learned."""
 
     latent: Tensor
     """(..., D). A spatial latent is a flattened feature map."""
-    slots: Tensor
+    proprio: Tensor
     """(..., I), I may be 0."""
 
     def map(self, f: Callable[[Tensor], Tensor]) -> State:
-        """Apply f to latent and slots."""
-        return State(f(self.latent), f(self.slots))
+        """Apply f to latent and proprio."""
+        return State(f(self.latent), f(self.proprio))
 
     def __getitem__(self, index: Any) -> State:
-        return State(self.latent[index], self.slots[index])
+        return State(self.latent[index], self.proprio[index])
 
     def detach(self) -> State:
         """The same state outside the autograd graph."""
@@ -72,12 +72,12 @@ class State:
     @staticmethod
     def stack(states: Sequence[State], dim: int) -> State:
         """Stack states along a new axis."""
-        return State(torch.stack([s.latent for s in states], dim), torch.stack([s.slots for s in states], dim))
+        return State(torch.stack([s.latent for s in states], dim), torch.stack([s.proprio for s in states], dim))
 
     @staticmethod
     def cat(states: Sequence[State], dim: int = 0) -> State:
         """Concatenate states along an existing axis."""
-        return State(torch.cat([s.latent for s in states], dim), torch.cat([s.slots for s in states], dim))
+        return State(torch.cat([s.latent for s in states], dim), torch.cat([s.proprio for s in states], dim))
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class PathCost:
 
 
 @dataclass(frozen=True)
-class Thought:
-    """All that one decision was made of. Logs, reports and pictures are drawn from Thoughts and nothing else."""
+class Decision:
+    """All that one decision was made of. Logs, reports and pictures are drawn from Decisions and nothing else."""
 
     steps: tuple[str, ...]
     """The steps of the paper's Mode-1 or Mode-2 episode in the order in which they ran."""
@@ -188,10 +188,10 @@ class Thought:
     """Cost of the chosen plan, leading axes (E,)."""
     candidates: Plan | None = None
     """The candidates of the last iteration: actions (E, N, H, K, A), energy (E, N), in the order of the search."""
-    digests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    statuses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """What every module said of itself to the configurator."""
 
-    def but(self, **changes: Any) -> Thought:
+    def but(self, **changes: Any) -> Decision:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
@@ -205,7 +205,7 @@ class Task:
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
-class Reader(Protocol):
+class Embedding(Protocol):
     """A module from State (..., D) to a vector: what a head knows of a state."""
 
     def __call__(self, state: State, /) -> Tensor: ...
@@ -217,14 +217,14 @@ class Perception(Protocol):
 
     def encode(self, observation: Observation) -> State: ...
 
-    def digest(self) -> dict[str, float]: ...
+    def status(self) -> dict[str, float]: ...
 
 
 @runtime_checkable
 class WorldModel(Protocol):
     """s[t+1] = Pred(s[t], a[t]); one imagined step covers a block of K primitive actions."""
 
-    block: int
+    action_block: int
 
     def predict(self, state: State, actions: Tensor) -> State:
         """One step: state (B, ...), actions (B, K, A) -> state (B, ...)."""
@@ -234,7 +234,7 @@ class WorldModel(Protocol):
         """Open loop: state (B, ...), actions (B, H, K, A) -> states s[1:H+1], (B, H, ...)."""
         ...
 
-    def digest(self) -> dict[str, float]: ...
+    def status(self) -> dict[str, float]: ...
 
 
 @runtime_checkable
@@ -249,7 +249,7 @@ class Cost(Protocol):
         """Cost of states (E, D) themselves, H = 1."""
         ...
 
-    def digest(self) -> dict[str, float]: ...
+    def status(self) -> dict[str, float]: ...
 
 
 class Planner(Protocol):
@@ -260,11 +260,11 @@ class Planner(Protocol):
     energy: Tensor
     """(E, N) and their energies."""
 
-    def propose(self) -> Tensor:
+    def ask(self) -> Tensor:
         """The next candidates, (E, N, H, K, A), inside the action space. The gradient planner's require grad."""
         ...
 
-    def improve(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Tensor, energy: Tensor) -> None:
         """Learn from the energies (E, N) of the candidates just proposed."""
         ...
 

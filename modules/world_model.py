@@ -3,7 +3,7 @@
 It predicts representations, never pictures. One step covers a block of K primitive actions, so that far futures take
 few steps. Every predictor is residual: what it learns is the change.
 
-Shapes: B batch, H steps, K primitive actions a step, A action, D latent, I slots, C F F feature map.
+Shapes: B batch, H steps, K primitive actions a step, A action, D latent, I proprio, C F F feature map.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Config:
 
     predictor: Literal["mlp", "gru", "conv", "none"] = "mlp"
     """Residual MLP or GRU on a vector latent, residual convolutions on a spatial one; none: nothing ever changes."""
-    block: int = 4
+    action_block: int = 4
     """K: primitive actions in one step."""
     hidden: int = 512
     """Hidden units of the MLP predictor."""
@@ -35,57 +35,57 @@ class Config:
 
 
 class MLPPredictor(nn.Module):
-    """Change of latent and slots from (latent, slots, action block)."""
+    """Change of latent and proprio from (latent, proprio, action block)."""
 
-    def __init__(self, config: Config, latent: int, slots: int, action: int) -> None:
+    def __init__(self, config: Config, latent: int, proprio: int, action: int) -> None:
         super().__init__()
-        sizes = [latent + slots + action, *[config.hidden] * config.depth]
+        sizes = [latent + proprio + action, *[config.hidden] * config.depth]
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
             layers += [nn.Linear(a, b), nn.SiLU()]
-        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], latent + slots))
-        self.split = [latent, slots]
+        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], latent + proprio))
+        self.split = [latent, proprio]
 
     def forward(self, state: State, action: Tensor) -> State:
         """State (B, ...), action (B, K*A) -> change (B, ...)."""
-        latent, slots = self.net(torch.cat([state.latent, state.slots, action], -1)).split(self.split, -1)
-        return State(latent, slots)
+        latent, proprio = self.net(torch.cat([state.latent, state.proprio, action], -1)).split(self.split, -1)
+        return State(latent, proprio)
 
 
 class GRUPredictor(nn.Module):
-    """A gated cell whose hidden state is the latent itself; slots by a linear head on the new latent."""
+    """A gated cell whose hidden state is the latent itself; proprio by a linear head on the new latent."""
 
-    def __init__(self, config: Config, latent: int, slots: int, action: int) -> None:
+    def __init__(self, config: Config, latent: int, proprio: int, action: int) -> None:
         super().__init__()
-        self.inputs = nn.Sequential(nn.Linear(slots + action, config.hidden), nn.SiLU())
+        self.inputs = nn.Sequential(nn.Linear(proprio + action, config.hidden), nn.SiLU())
         self.cell = nn.GRUCell(config.hidden, latent)
-        self.slots = nn.Linear(latent + slots + action, slots) if slots else None
+        self.proprio = nn.Linear(latent + proprio + action, proprio) if proprio else None
 
     def forward(self, state: State, action: Tensor) -> State:
         """State (B, ...), action (B, K*A) -> change (B, ...)."""
-        new = self.cell(self.inputs(torch.cat([state.slots, action], -1)), state.latent)
-        slots = state.slots if self.slots is None else self.slots(torch.cat([new, state.slots, action], -1))
-        return State(new - state.latent, slots)
+        new = self.cell(self.inputs(torch.cat([state.proprio, action], -1)), state.latent)
+        proprio = state.proprio if self.proprio is None else self.proprio(torch.cat([new, state.proprio, action], -1))
+        return State(new - state.latent, proprio)
 
 
 class ConvPredictor(nn.Module):
     """Local rules: every cell of the map changes as its neighbourhood and the action say."""
 
-    def __init__(self, config: Config, map_shape: tuple[int, int, int], slots: int, action: int) -> None:
+    def __init__(self, config: Config, map_shape: tuple[int, int, int], proprio: int, action: int) -> None:
         super().__init__()
         self.map_shape = map_shape
         channels, width = map_shape[0], config.width
         # The action is the same everywhere, so its part of the first convolution is one bias per channel.
         self.first = nn.Conv2d(channels, width, 3, padding=1)
-        self.condition = nn.Linear(slots + action, width)
+        self.condition = nn.Linear(proprio + action, width)
         self.middle = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(config.depth - 1))
-        self.conditions = nn.ModuleList(nn.Linear(slots + action, width) for _ in range(config.depth - 1))
+        self.conditions = nn.ModuleList(nn.Linear(proprio + action, width) for _ in range(config.depth - 1))
         self.last = nn.Conv2d(width, channels, 3, padding=1)
-        self.slots = nn.Linear(width + slots + action, slots) if slots else None
+        self.proprio = nn.Linear(width + proprio + action, proprio) if proprio else None
 
     def forward(self, state: State, action: Tensor) -> State:
         """State (B, ...), action (B, K*A) -> change (B, ...)."""
-        condition = torch.cat([state.slots, action], -1)
+        condition = torch.cat([state.proprio, action], -1)
         channels, rows, columns = self.map_shape
         # The latent is flattened with its channels last: this view is already in the memory format that is fastest.
         x = state.latent.unflatten(-1, (rows, columns, channels)).permute(0, 3, 1, 2)
@@ -93,10 +93,10 @@ class ConvPredictor(nn.Module):
         for layer, bias in zip(self.middle, self.conditions, strict=True):
             x = nn.functional.silu(layer(x) + bias(condition)[:, :, None, None])
         change = self.last(x).permute(0, 2, 3, 1).flatten(1)
-        slots = state.slots
-        if self.slots is not None:
-            slots = self.slots(torch.cat([x.mean((2, 3)), condition], -1))
-        return State(change, slots)
+        proprio = state.proprio
+        if self.proprio is not None:
+            proprio = self.proprio(torch.cat([x.mean((2, 3)), condition], -1))
+        return State(change, proprio)
 
 
 class NoChange(nn.Module):
@@ -117,25 +117,25 @@ class JEPA(nn.Module):
         self,
         config: Config,
         latent: int,
-        slots: int,
+        proprio: int,
         actions: ActionSpace,
         map_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.block = config, config.block
+        self.config, self.action_block = config, config.action_block
         if config.predictor != "none" and (config.predictor == "conv") != (map_shape is not None):
             raise ValueError(
                 f"predictor {config.predictor!r} does not fit a {'vector' if map_shape is None else 'spatial'} latent: "
                 "use --world-model.predictor conv with --perception.latent spatial, and mlp or gru with vector"
             )
-        size = config.block * actions.size
+        size = config.action_block * actions.size
         self.change: nn.Module
         if config.predictor == "none":
             self.change = NoChange()
         elif map_shape is not None:
-            self.change = ConvPredictor(config, map_shape, slots, size)
+            self.change = ConvPredictor(config, map_shape, proprio, size)
         else:
-            self.change = {"mlp": MLPPredictor, "gru": GRUPredictor}[config.predictor](config, latent, slots, size)
+            self.change = {"mlp": MLPPredictor, "gru": GRUPredictor}[config.predictor](config, latent, proprio, size)
         low, high = torch.tensor(actions.low), torch.tensor(actions.high)
         self.register_buffer("action_offset", (low + high) / 2)
         self.register_buffer("action_scale", (high - low) / 2)
@@ -145,7 +145,7 @@ class JEPA(nn.Module):
         """One step: state (B, ...), actions (B, K, A) in the world's units -> state (B, ...)."""
         scaled = ((actions - self.action_offset) / self.action_scale).flatten(1)
         change = self.change(state, scaled)
-        return State(state.latent + change.latent, state.slots + change.slots)
+        return State(state.latent + change.latent, state.proprio + change.proprio)
 
     def rollout(self, state: State, actions: Tensor) -> State:
         """Open loop: state (B, ...), actions (B, H, K, A) -> s[1..H], (B, H, ...)."""
@@ -158,11 +158,11 @@ class JEPA(nn.Module):
     def surprise(self, imagined: State, seen: State) -> Tensor:
         """(B,) mean squared difference between what was imagined and what came: the energy of the step."""
         error = (imagined.latent - seen.latent).square().mean(-1)
-        if seen.slots.shape[-1]:
-            error = error + (imagined.slots - seen.slots).square().mean(-1)
+        if seen.proprio.shape[-1]:
+            error = error + (imagined.proprio - seen.proprio).square().mean(-1)
         self._surprise = float(error.detach().mean())
         return error
 
-    def digest(self) -> dict[str, float]:
+    def status(self) -> dict[str, float]:
         """What the configurator may know of the world model."""
-        return {"surprise": self._surprise, "block": float(self.block)}
+        return {"surprise": self._surprise, "action_block": float(self.action_block)}

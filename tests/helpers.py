@@ -36,7 +36,7 @@ def tiny(**changes) -> Config:
 
 
 def tiny_maze(**changes) -> Config:
-    """The same for a ball with sensors and slots: a vector latent."""
+    """The same for a ball with sensors and proprio: a vector latent."""
     config = dataclasses.replace(
         tiny(),
         env="PointMaze-v0",
@@ -59,7 +59,7 @@ def born(config: Config):
 def explored(config: Config, seed: int = 0) -> Dataset:
     """Data to learn from."""
     world = open_world(config.env, options_of(config))
-    return explore(config.collect, world, config.world_model.block, seed)
+    return explore(config.collect, world, config.world_model.action_block, seed)
 
 
 def train_tiny(config: Config, folder: Path, stop_at: int | None = None) -> dict:

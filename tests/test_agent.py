@@ -44,16 +44,16 @@ def test_mode_2_runs_the_seven_steps_in_order(make, planner):
     agent, simulator = born(settings(make(), iterations=3, planner=planner))
     ready(agent)
     seen, goal = scene(simulator, 1)
-    agent.pursue(goal[0])
-    action, thought = agent.act(seen[0])
-    assert list(thought.steps) == [
+    agent.set_goal(goal[0])
+    action, decision = agent.act(seen[0])
+    assert list(decision.steps) == [
         "perceive", "configure", "evaluate state", "propose", *SEARCH * 3, "act", "store",
     ]  # fmt: skip
-    assert thought.mode == 2 and thought.replanned and action.shape == (2,)
+    assert decision.mode == 2 and decision.replanned and action.shape == (2,)
 
 
 def test_the_steps_are_really_taken_in_that_order(monkeypatch):
-    """Calls as the modules see them, not as the thought tells."""
+    """Calls as the modules see them, not as the decision tells."""
     agent, simulator = born(settings(tiny(), iterations=2))
     ready(agent)
     calls: list[str] = []
@@ -73,7 +73,7 @@ def test_the_steps_are_really_taken_in_that_order(monkeypatch):
     ):
         spy(owner, name, label)
     seen, goal = scene(simulator, 1)
-    agent.pursue(goal[0])
+    agent.set_goal(goal[0])
     agent.act(seen[0])
     search = ["simulate", "cost"]
     chosen = ["simulate", "cost"]
@@ -84,21 +84,21 @@ def test_mode_1_answers_without_search():
     agent, simulator = born(settings(tiny(), mode=1))
     ready(agent)
     seen, goal = scene(simulator, 3)
-    agent.pursue(goal)
-    action, thought = agent.act(seen)
-    assert list(thought.steps) == ["perceive", "configure", "evaluate state", "policy", "act", "store"]
-    assert thought.mode == 1 and thought.plan is None and action.shape == (3, 2)
+    agent.set_goal(goal)
+    action, decision = agent.act(seen)
+    assert list(decision.steps) == ["perceive", "configure", "evaluate state", "policy", "act", "store"]
+    assert decision.mode == 1 and decision.plan is None and action.shape == (3, 2)
     state = agent.perception.encode(agent._sense(seen)[0])
-    assert torch.allclose(agent.actor.policy(state, thought.directive.goal), thought.action, atol=1e-6)
+    assert torch.allclose(agent.actor.policy(state, decision.directive.goal), decision.action, atol=1e-6)
 
 
 def test_mode_1_without_a_policy_falls_back_to_planning():
     agent, simulator = born(settings(tiny(), mode=1))
     seen, goal = scene(simulator, 1)
-    agent.pursue(goal)
-    thought = agent.act(seen)[1]
-    assert thought.mode == 2 and thought.directive.critic_weight == 0
-    assert thought.directive.horizon == agent.configurator.config.horizon_without_critic
+    agent.set_goal(goal)
+    decision = agent.act(seen)[1]
+    assert decision.mode == 2 and decision.directive.critic_weight == 0
+    assert decision.directive.horizon == agent.configurator.config.horizon_without_critic
 
 
 # Replanning
@@ -109,18 +109,18 @@ def test_a_new_plan_is_made_at_the_interval_or_when_the_old_one_ends(every, hori
     agent, simulator = born(settings(tiny(), replan_every=every, horizon=horizon, iterations=1))
     ready(agent)
     seen, goal = scene(simulator, 1)
-    agent.pursue(goal)
-    interval = min(every, horizon * agent.world_model.block)
+    agent.set_goal(goal)
+    interval = min(every, horizon * agent.world_model.action_block)
     plan = None
     for t in range(2 * interval + 2):
-        thought = agent.act(seen)[1]
-        assert thought.replanned == (t % interval == 0)
-        if thought.replanned:
-            plan = thought.plan
+        decision = agent.act(seen)[1]
+        assert decision.replanned == (t % interval == 0)
+        if decision.replanned:
+            plan = decision.plan
         else:
-            assert "propose" not in thought.steps and "simulate" not in thought.steps
-            assert "continue plan" in thought.steps and thought.plan is plan
-        assert torch.equal(thought.action, plan.actions.flatten(1, 2)[:, t % interval]), "the plan is followed"
+            assert "propose" not in decision.steps and "simulate" not in decision.steps
+            assert "continue plan" in decision.steps and decision.plan is plan
+        assert torch.equal(decision.action, plan.actions.flatten(1, 2)[:, t % interval]), "the plan is followed"
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -136,7 +136,7 @@ def test_a_warm_start_begins_at_the_shifted_last_plan(warm, monkeypatch):
 
     monkeypatch.setattr(agent.actor, "search", search)
     seen, goal = scene(simulator, 2)
-    agent.pursue(goal)
+    agent.set_goal(goal)
     plan = agent.act(seen)[1].plan.actions.flatten(1, 2)
     for _ in range(3):
         agent.act(seen)
@@ -148,10 +148,10 @@ def test_a_warm_start_begins_at_the_shifted_last_plan(warm, monkeypatch):
 def test_a_new_goal_forgets_the_plan():
     agent, simulator = born(settings(tiny(), replan_every=99))
     seen, goal = scene(simulator, 1)
-    agent.pursue(goal)
+    agent.set_goal(goal)
     agent.act(seen)
     assert not agent.act(seen)[1].replanned
-    agent.pursue(goal)
+    agent.set_goal(goal)
     assert agent.act(seen)[1].replanned
 
 
@@ -159,21 +159,21 @@ def test_the_plan_is_never_worse_than_the_first_proposal():
     agent, simulator = born(settings(tiny(), iterations=3, samples=16))
     ready(agent)
     seen, goal = scene(simulator, 4)
-    agent.pursue(goal)
-    thought = agent.act(seen)[1]
-    assert (thought.plan.energy <= thought.proposal_energy).all()
-    assert (thought.plan.energy < thought.proposal_energy).any()
-    parts = sum(v.sum(-1) for v in thought.plan_cost.drives.values()) + thought.plan_cost.critic.sum(-1)
-    assert torch.allclose(parts, thought.plan.energy, atol=1e-4), "the cost of the plan explains its energy"
-    rolled = agent.world_model.rollout(thought.state, thought.plan.actions)
-    assert torch.allclose(rolled.latent, thought.imagined.latent, atol=1e-5)
+    agent.set_goal(goal)
+    decision = agent.act(seen)[1]
+    assert (decision.plan.energy <= decision.proposal_energy).all()
+    assert (decision.plan.energy < decision.proposal_energy).any()
+    parts = sum(v.sum(-1) for v in decision.plan_cost.drives.values()) + decision.plan_cost.critic.sum(-1)
+    assert torch.allclose(parts, decision.plan.energy, atol=1e-4), "the cost of the plan explains its energy"
+    rolled = agent.world_model.rollout(decision.state, decision.plan.actions)
+    assert torch.allclose(rolled.latent, decision.imagined.latent, atol=1e-5)
 
 
 def test_random_subgoals_are_remembered_states_and_change_with_every_plan():
     agent, simulator = born(settings(tiny(), random_subgoals=True, replan_every=3, horizon=2, iterations=1))
     ready(agent)
     seen, goal = scene(simulator, 2)
-    agent.pursue(goal)
+    agent.set_goal(goal)
     first = agent.act(seen)[1].directive.goal
     assert torch.equal(first.latent, agent.perception.encode(agent._sense(goal)[0]).latent), "nothing to remember yet"
     for k in range(20):
@@ -182,10 +182,10 @@ def test_random_subgoals_are_remembered_states_and_change_with_every_plan():
     known = agent.memory.records().state.latent
     aims = []
     for _ in range(13):
-        thought = agent.act(seen)[1]
-        aim = thought.directive.goal.latent
+        decision = agent.act(seen)[1]
+        aim = decision.directive.goal.latent
         assert all((known == a).all(1).any() for a in aim)
-        if thought.replanned:
+        if decision.replanned:
             aims.append(aim)
         else:
             assert not aims or torch.equal(aim, aims[-1]), "a plan under way keeps its aim"
@@ -204,29 +204,29 @@ def test_the_plan_of_an_episode_does_not_depend_on_its_companions(make, planner)
 
     def acted(observation, goals):
         agent.actor.generator.manual_seed(7)
-        agent.pursue(goals)
+        agent.set_goal(goals)
         return agent.act(observation)
 
-    together, thought = acted(seen, goal)
+    together, decision = acted(seen, goal)
     for e in range(3):
         alone, own = acted(seen[e], goal[e])
         np.testing.assert_allclose(together[e], alone, atol=1e-3)
-        assert torch.allclose(thought.plan.energy[e], own.plan.energy[0], atol=1e-4)
+        assert torch.allclose(decision.plan.energy[e], own.plan.energy[0], atol=1e-4)
 
 
 def test_one_observation_gives_one_action_and_a_batch_of_one_a_batch():
     agent, simulator = born(tiny())
     seen, goal = scene(simulator, 1)
-    agent.pursue(goal[0])
+    agent.set_goal(goal[0])
     assert agent.act(seen[0])[0].shape == (2,)
-    agent.pursue(goal)
+    agent.set_goal(goal)
     assert agent.act(seen)[0].shape == (1, 2)
 
 
 def test_actions_stay_inside_the_action_space():
     agent, simulator = born(settings(tiny(), samples=32))
     seen, goal = scene(simulator, 8)
-    agent.pursue(goal)
+    agent.set_goal(goal)
     action = agent.act(seen)[0]
     assert (np.linalg.norm(action, axis=1) <= simulator.action_max_norm + 1e-4).all()
 
@@ -234,11 +234,11 @@ def test_actions_stay_inside_the_action_space():
 def test_what_the_caller_does_to_an_action_does_not_reach_the_plan():
     agent, simulator = born(tiny())
     seen, goal = scene(simulator, 1)
-    agent.pursue(goal[0])
-    action, thought = agent.act(seen[0])
-    kept = thought.action.clone()
+    agent.set_goal(goal[0])
+    action, decision = agent.act(seen[0])
+    kept = decision.action.clone()
     action += 100
-    assert torch.equal(thought.action, kept) and torch.equal(thought.plan.actions[:, 0, 0], kept)
+    assert torch.equal(decision.action, kept) and torch.equal(decision.plan.actions[:, 0, 0], kept)
 
 
 # Refusals
@@ -265,14 +265,14 @@ def test_an_observation_without_the_sense_is_refused():
     with pytest.raises(ValueError, match=r"pixels.*float32"):
         agent.act({"sensors": np.zeros(3)})
     with pytest.raises(ValueError, match="pixels"):
-        agent.pursue({"sensors": np.zeros(3)})
+        agent.set_goal({"sensors": np.zeros(3)})
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_sensors_that_are_not_finite_are_refused(number):
     agent, simulator = born(tiny_maze())
     seen, goal = scene(simulator, 2)
-    agent.pursue(goal)
+    agent.set_goal(goal)
     bad = seen.copy()
     bad[1, 0] = number
     with pytest.raises(ValueError, match="not finite"):
@@ -291,7 +291,7 @@ def test_sensors_of_another_length_are_refused():
 def test_another_number_of_episodes_than_goals_is_refused():
     agent, simulator = born(tiny())
     seen, goal = scene(simulator, 3)
-    agent.pursue(goal[:2])
+    agent.set_goal(goal[:2])
     with pytest.raises(ValueError, match=r"2.*3|3.*2"):
         agent.act(seen)
 
@@ -299,7 +299,7 @@ def test_another_number_of_episodes_than_goals_is_refused():
 def test_the_number_of_episodes_cannot_change_within_a_plan():
     agent, simulator = born(settings(tiny(), replan_every=99))
     seen, _ = scene(simulator, 3)
-    agent.pursue()
+    agent.set_goal()
     agent.act(seen[:2])
     with pytest.raises(ValueError, match=r"2.*3|3.*2"):
         agent.act(seen)
@@ -315,37 +315,37 @@ def test_every_action_is_remembered(make):
     seen, goal = scene(simulator, 2)
     thoughts = []
     for _ in range(2):
-        agent.pursue(goal)
+        agent.set_goal(goal)
         for _t in range(3):
             thoughts.append(agent.act(seen)[1])
             assert agent.memory.size == 2 * len(thoughts)
     pieces = agent.memory.trajectories(1)
     assert len(pieces) == 4 and all(p.time.tolist() == [0, 1, 2] for p in pieces), "two lives of two episodes"
     records = agent.memory.records()
-    for i, thought in enumerate(thoughts):
+    for i, decision in enumerate(thoughts):
         mine = records[2 * i : 2 * i + 2]
-        assert torch.equal(mine.state.latent, thought.state.latent) and not mine.imagined.any()
-        assert torch.equal(mine.action[:, 0], thought.action)
-        assert torch.allclose(mine.ic, sum(v[:, 0] for v in thought.cost.drives.values()))
-        assert torch.allclose(mine.tc, thought.cost.critic[:, 0]) and (mine.tc > 0).all()
+        assert torch.equal(mine.state.latent, decision.state.latent) and not mine.imagined.any()
+        assert torch.equal(mine.action[:, 0], decision.action)
+        assert torch.allclose(mine.ic, sum(v[:, 0] for v in decision.cost.drives.values()))
+        assert torch.allclose(mine.tc, decision.cost.critic[:, 0]) and (mine.tc > 0).all()
 
 
 def test_without_a_goal_the_agent_still_acts():
     agent, simulator = born(tiny())
     seen, _ = scene(simulator, 2)
-    agent.pursue()
-    action, thought = agent.act(seen)
-    assert np.isfinite(action).all() and thought.directive.goal is None
+    agent.set_goal()
+    action, decision = agent.act(seen)
+    assert np.isfinite(action).all() and decision.directive.goal is None
     assert agent.act(seen)[0].shape == (2, 2)
 
 
 def test_weights_of_a_task_reach_the_cost():
     agent, simulator = born(tiny())
     seen, goal = scene(simulator, 1)
-    agent.pursue(goal, {"goal": 0.0, "effort": 1.0})
-    thought = agent.act(seen)[1]
-    assert set(thought.plan_cost.drives) == {"effort"}
-    assert thought.plan.energy.item() == 0 and not thought.plan.actions.any(), "standing still costs no effort"
+    agent.set_goal(goal, {"goal": 0.0, "effort": 1.0})
+    decision = agent.act(seen)[1]
+    assert set(decision.plan_cost.drives) == {"effort"}
+    assert decision.plan.energy.item() == 0 and not decision.plan.actions.any(), "standing still costs no effort"
 
 
 # Weights
@@ -358,7 +358,7 @@ def test_a_loaded_agent_acts_bit_for_bit_the_same(trained_run: Path):
     seen, goal = scene(simulator, 2)
     paths = []
     for agent in [*agents, third]:
-        agent.pursue(goal)
+        agent.set_goal(goal)
         paths.append(np.stack([agent.act(seen)[0] for _ in range(6)]))
     assert paths[0].tobytes() == paths[1].tobytes() == paths[2].tobytes()
     assert np.abs(paths[0]).sum() > 0 and bool(agents[0].cost.trained) and bool(agents[0].actor.trained)
@@ -396,19 +396,19 @@ def test_devices_that_do_not_exist_are_refused():
 def test_surprise_compares_what_came_with_what_was_imagined_for_that_moment(make):
     agent, simulator = born(settings(make(), iterations=1, replan_every=4))
     ready(agent)
-    block = agent.world_model.block
-    agent.pursue(scene(simulator, 2)[1])
+    block = agent.world_model.action_block
+    agent.set_goal(scene(simulator, 2)[1])
     states, rng, thoughts = simulator.reset(np.random.default_rng(3), 2), np.random.default_rng(4), []
     for _ in range(2 * block + 1):
-        action, thought = agent.act(as_observation(simulator.observe(states)))
-        thoughts.append(thought)
+        action, decision = agent.act(as_observation(simulator.observe(states)))
+        thoughts.append(decision)
         states = simulator.step(states, action, rng)
     assert [t.surprise is not None for t in thoughts] == [i in (block, 2 * block) for i in range(2 * block + 1)]
     imagined, seen = thoughts[0].imagined[:, 0], thoughts[block].state
     expected = (imagined.latent - seen.latent).square().mean(1)
-    if seen.slots.shape[1]:
-        expected = expected + (imagined.slots - seen.slots).square().mean(1)
+    if seen.proprio.shape[1]:
+        expected = expected + (imagined.proprio - seen.proprio).square().mean(1)
     assert torch.allclose(thoughts[block].surprise, expected)
-    assert thoughts[block].digests["world_model"]["surprise"] == pytest.approx(expected.mean().item())
-    agent.pursue(scene(simulator, 2)[1])
+    assert thoughts[block].statuses["world_model"]["surprise"] == pytest.approx(expected.mean().item())
+    agent.set_goal(scene(simulator, 2)[1])
     assert agent.act(as_observation(simulator.observe(states)))[1].surprise is None, "another episode"

@@ -26,7 +26,7 @@ class AblateArguments:
     """Other presets of the same world."""
     vary: tuple[str, ...] = ()
     """Fields and values, one variant per value: configurator.samples=16,32,64."""
-    sham: tuple[str, ...] = ()
+    placebo: tuple[str, ...] = ()
     """Parts to replace by something that means nothing, one variant each: critic-labels, actions, encoder, subgoals, or
     all of them by the name all."""
     diagnose: bool = False
@@ -49,19 +49,19 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
     """run_agent.py ablate PRESET."""
     from agent.experiments import cells as ablation
     from agent.experiments.variants import FULL, variants
-    from agent.report.text import floors, in_words
+    from agent.report.text import in_words, reference
 
     arguments, as_json = _json_flag(arguments)
-    for flag in ("--without", "--against", "--vary", "--sham", "--set"):
+    for flag in ("--without", "--against", "--vary", "--placebo", "--set"):
         if sum(a == flag or a.startswith(f"{flag}=") for a in arguments) > 1:
             raise UserError(f"{flag} is given twice: give all its values after one {flag}")
     args = _parse(AblateArguments, arguments, "run_agent.py ablate", AblateArguments.__doc__ or "")
     for name in ("seeds", "tasks"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be 1 or more, got {getattr(args, name)}")
-    chosen = variants(args.preset, args.without, args.against, args.vary, args.sham, args.set, args.diagnose)
+    chosen = variants(args.preset, args.without, args.against, args.vary, args.placebo, args.set, args.diagnose)
     if len(chosen) == 1:
-        warn("no change was asked for: --without, --sham, --against, --vary or --diagnose say what to compare")
+        warn("no change was asked for: --without, --placebo, --against, --vary or --diagnose say what to compare")
     common = [*command_line[:1], "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
     common += ["--seeds", str(args.seeds), "--tasks", str(args.tasks)]
     out = args.out or Path(f"runs/ablate_{args.preset}")
@@ -77,7 +77,7 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
     )
     rows = comparison["variants"]
     table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [in_words(row) for row in rows])
-    tell(floors(comparison))
+    tell(reference(comparison))
     for name in ("comparison.json", "comparison.png", "table.md"):
         if (out / name).exists():
             tell(f"  {out / name}")

@@ -53,7 +53,7 @@ class EvaluateArguments:
     seed: int = 0
     """Seed of the world's noise and of the search."""
     record: int = 6
-    """Episodes whose Thoughts are kept for the report, the first tasks of the list; with 0 none are left there."""
+    """Episodes whose Decisions are kept for the report, the first tasks of the list; with 0 none are left there."""
     threads: int = 1
     """CPU threads; milliseconds per decision are always of one."""
     device: str = "auto"
@@ -94,10 +94,7 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     result |= {"run": str(args.run), "train_seed": config.seed}
     rows = [
         {"controller": f"agent, mode {result['mode']}", "success": f"{100 * result['success']:.1f} %"},
-        *(
-            {"controller": f"{'ceiling' if k == 'oracle' else 'floor'}: {k}", "success": f"{100 * v:.1f} %"}
-            for k, v in result["floors"].items()
-        ),
+        *({"controller": f"reference: {k}", "success": f"{100 * v:.1f} %"} for k, v in result["reference"].items()),
     ]
     rows[0] |= {
         "95 % interval": f"{100 * result['ci_low']:.1f} - {100 * result['ci_high']:.1f} %",
@@ -111,8 +108,8 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     name = f"mode{result['mode']}-{result['planner']}-{result['dynamics']}{judged}"
     run.write_json(f"evaluation-{name}.json", result)
     if recorder is not None:
-        run.write_bytes(f"thoughts-{name}.json", to_json(recorder.recording(result["task_steps"]), indent=None))
+        run.write_bytes(f"recording-{name}.json", to_json(recorder.recording(result["task_steps"]), indent=None))
     else:  # those of another evaluation would be taken for this one's
-        (run.folder / f"thoughts-{name}.json").unlink(missing_ok=True)
+        (run.folder / f"recording-{name}.json").unlink(missing_ok=True)
     _finish(result, as_json)
     return 0

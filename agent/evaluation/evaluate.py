@@ -1,4 +1,4 @@
-"""Evaluation on a frozen, hashed list of tasks that training never sees, beside the floors that give it meaning."""
+"""Evaluation on a frozen, hashed list of tasks that training never sees, beside the reference that give it meaning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agent.evaluation.tasks import TASK_SEED, task_list
 from envs import Simulator
 from envs.api import Array, Tasks
 from envs.gym_env import as_observation
-from modules.types import Thought
+from modules.types import Decision
 
 BATCH = 20  # episodes that act together
 
@@ -41,8 +41,8 @@ class Result:
     """(n, budget + 1, 2) positions."""
 
 
-Watch = Callable[[Array, Thought], None]
-"""(states (E, S), what was thought in them): looks on."""
+Watch = Callable[[Array, Decision], None]
+"""(states (E, S), what was decision in them): looks on."""
 
 
 def roll(
@@ -63,14 +63,14 @@ def roll(
     )
 
 
-def pursue(agent: Agent, simulator: Simulator, goals: Array) -> None:
+def set_goal(agent: Agent, simulator: Simulator, goals: Array) -> None:
     """Give the agent goals (E, S), and an oracle in it what it has to know of them."""
-    agent.pursue(as_observation(simulator.observe(goals)))
+    agent.set_goal(as_observation(simulator.observe(goals)))
     if isinstance(agent.judge, TrueCost):
         agent.judge.survey(goals)
 
 
-def act(agent: Agent, simulator: Simulator, states: Array) -> tuple[NDArray, Thought]:
+def act(agent: Agent, simulator: Simulator, states: Array) -> tuple[NDArray, Decision]:
     """One decision of E episodes in these states (E, S)."""
     if isinstance(agent.dynamics, OracleDynamics):
         agent.dynamics.states = states
@@ -86,7 +86,7 @@ def settings(
     if "horizon" in asked:
         asked["horizon_without_critic"] = asked["horizon"]
     agent.configurator.config = replace(kept, **asked)
-    block = agent.world_model.block
+    block = agent.world_model.action_block
     oracle = OracleDynamics(simulator, agent.perception, block) if dynamics == "oracle" else None
     agent.dynamics = oracle or agent.world_model
     if cost == "true":
@@ -114,15 +114,15 @@ def run_agent(
         progress.start("evaluate", len(tasks), unit="tasks")
     for first in range(0, len(tasks), BATCH):
         some = Tasks(tasks.start[first : first + BATCH], tasks.goal[first : first + BATCH])
-        pursue(agent, simulator, some.goal)
+        set_goal(agent, simulator, some.goal)
         times: list[float] = []
 
         def control(states: Array, _: Array, __: int, times: list[float] = times, looks: bool = first == 0) -> NDArray:
-            action, thought = act(agent, simulator, states)
+            action, decision = act(agent, simulator, states)
             if watch is not None and looks:
-                watch(states, thought)
-            if thought.replanned:
-                times.append(thought.milliseconds)
+                watch(states, decision)
+            if decision.replanned:
+                times.append(decision.milliseconds)
             return action
 
         result = roll(simulator, some, budget, control, seed + first)
@@ -139,14 +139,14 @@ def run_agent(
     )
 
 
-def floors(simulator: Simulator, tasks: Tasks, budget: int, seed: int) -> dict[str, float]:
+def reference(simulator: Simulator, tasks: Tasks, budget: int, seed: int) -> dict[str, float]:
     """Success of three controllers that learn nothing: random, greedy (straight line), oracle (knows the world)."""
     rng = np.random.default_rng([seed, 7])
     low, high = simulator.action_low, simulator.action_high
     controls: dict[str, Callable[[Array, Array, int], NDArray]] = {
         "random": lambda s, g, t: rng.uniform(low, high, (len(s), len(low))),
         "greedy": lambda s, g, t: simulator.greedy_action(s, g),
-        "oracle": lambda s, g, t: simulator.oracle_action(s, g),
+        "expert": lambda s, g, t: simulator.expert_action(s, g),
     }
     return {name: roll(simulator, tasks, budget, control, seed).success for name, control in controls.items()}
 
@@ -157,12 +157,12 @@ def decision_times(agent: Agent, simulator: Simulator, tasks: Tasks, decisions: 
     torch.set_num_threads(1)
     try:
         times = []
-        pursue(agent, simulator, tasks.goal[:1])
+        set_goal(agent, simulator, tasks.goal[:1])
         states, rng = tasks.start[:1], np.random.default_rng(0)
         for _ in range(100 * decisions):
-            action, thought = act(agent, simulator, states)
-            if thought.replanned:
-                times.append(thought.milliseconds)
+            action, decision = act(agent, simulator, states)
+            if decision.replanned:
+                times.append(decision.milliseconds)
             if len(times) == decisions + 5:
                 break
             states = simulator.step(states, action, rng)
@@ -183,7 +183,7 @@ def evaluate(
     cost: str = "latent",
     watch: Watch | None = None,
 ) -> tuple[dict[str, Any], Result]:
-    """Success, intervals, floors and times as one flat dictionary, and the raw result.
+    """Success, intervals, reference and times as one flat dictionary, and the raw result.
 
     changes: settings of the configurator (planner, mode, samples, ...) other than the run's own. dynamics `oracle`
     imagines by simulating; cost `true` judges what is imagined by the oracle controller's way to the goal. watch: looks
@@ -195,7 +195,7 @@ def evaluate(
         result = run_agent(agent, simulator, chosen, budget, seed, progress, watch)
         seconds = time.monotonic() - began
         single = decision_times(agent, simulator, chosen)
-        directive = agent.configurator.configure(agent.task, None, agent.digests())
+        directive = agent.configurator.configure(agent.task, None, agent.statuses())
     low, high = wilson(result.success, tasks)
     reached = result.steps[result.steps > 0]
     out = {
@@ -206,7 +206,7 @@ def evaluate(
         "n_tasks": tasks,
         "task_list_sha256": digest,
         "budget": budget,
-        "floors": floors(simulator, chosen, budget, seed),
+        "reference": reference(simulator, chosen, budget, seed),
         "steps_median": float(np.median(reached)) if len(reached) else None,
         "steps_p95": float(np.quantile(reached, 0.95)) if len(reached) else None,
         "plan_ms_median": float(np.median(single)),

@@ -36,7 +36,7 @@ class OracleDynamics:
     """
 
     def __init__(self, simulator: Simulator, perception: Encoder, block: int) -> None:
-        self.simulator, self.perception, self.block = simulator, perception, block
+        self.simulator, self.perception, self.action_block = simulator, perception, block
         self.states: Array = np.zeros((0, 0))
         self.visited: Array = np.zeros((0, 0, 0))
         """(B, H, P) true states of the last rollout."""
@@ -58,7 +58,7 @@ class OracleDynamics:
         """One step: actions (B, K, A)."""
         return self.rollout(state, actions[:, None])[:, 0]
 
-    def digest(self) -> dict[str, float]:
+    def status(self) -> dict[str, float]:
         """As the world model's."""
         return {"oracle": 1.0}
 
@@ -89,7 +89,7 @@ class TrueCost:
         """Spread landmarks over the scenes of the goals (E, P), goals included, and walk from each to its goal."""
         rng = np.random.default_rng(0)
         wanted = np.repeat(goals, LANDMARKS, 0)
-        start = self.simulator.restart(rng, wanted)
+        start = self.simulator.reset_within_scene(rng, wanted)
         start[::LANDMARKS] = goals
         pieces = [perceive(self.perception, self.simulator, x) for x in np.array_split(start, len(goals))]
         self.landmarks, self.goals = State.stack(pieces, 0), goals
@@ -104,7 +104,7 @@ class TrueCost:
                 break
             states = states.copy()
             states[left] = self.simulator.step(
-                states[left], self.simulator.oracle_action(states[left], goals[left]), None
+                states[left], self.simulator.expert_action(states[left], goals[left]), None
             )
             steps[left & self.simulator.success(states, goals)] = t
         return torch.from_numpy(steps).float()
@@ -118,8 +118,8 @@ class TrueCost:
             flat = known.reshape(-1, known.shape[-1])
             steps = self._walk(flat, np.repeat(self.goals, len(flat) // len(self.goals), 0)).to(self.steps.device)
         else:
-            slots = list(self.perception.senses.goal_slots)
-            seen, marks = (x.slots[..., slots] if slots else x.latent for x in (states, self.landmarks))
+            proprio = list(self.perception.senses.goal_proprio)
+            seen, marks = (x.proprio[..., proprio] if proprio else x.latent for x in (states, self.landmarks))
             # About their mean: what hardly varies would drown in the rounding of its length.
             seen, middle = seen.reshape(len(marks), -1, seen.shape[-1]), marks.mean((0, 1))
             steps = self.steps.gather(1, torch.cdist(seen - middle, marks - middle).argmin(-1))
@@ -141,6 +141,6 @@ class TrueCost:
         """As the cost's: states (E, D) themselves, H = 1."""
         return self._energy(self.remaining(state.map(lambda x: x[:, None])), directive)
 
-    def digest(self) -> dict[str, float]:
+    def status(self) -> dict[str, float]:
         """As the cost's; it stands at the end of a plan as a critic does."""
         return {"critic_trained": 1.0}

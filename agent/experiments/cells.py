@@ -145,7 +145,7 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
         "task_list_sha256": result["task_list_sha256"],
         "plan_ms": result["plan_ms_median"],
         "train_seconds": json.loads((run / "summary.json").read_text())["train_wall_seconds"],
-        "floors": result["floors"],
+        "reference": result["reference"],
     }
 
 
@@ -221,10 +221,12 @@ def compare(
     def table() -> dict[str, Any]:
         results = {name: [done[c.file] for c in wanted if c.name == name and c.file in done] for name in variants}
         rows = summarise(variants, results, common) + earlier(out, asked, variants)
-        floors = [held["floors"] for held in results[FULL] if "floors" in held]
+        reference = [held["reference"] for held in results[FULL] if "reference" in held]
         comparison = {
             **{"command": command, "common": as_typed(common), **asked},
-            "floors": {k: float(np.mean([floor[k] for floor in floors])) for k in floors[0]} if floors else {},
+            "reference": {k: float(np.mean([floor[k] for floor in reference])) for k in reference[0]}
+            if reference
+            else {},
             "variants": rows,
         }
         write_durable(out / "comparison.json", json.dumps(comparison, indent=1).encode())

@@ -13,7 +13,7 @@ READ: dict[str, tuple[str, ...]] = {
     "critic": (
         *("cost.goal_scale", "cost.saturate", "memory.capacity", "configurator.discount"),
         *("learn.critic_steps", "learn.critic_rate", "learn.critic_records", "learn.critic_far"),
-        *("learn.critic_scenes", "learn.critic_follow", "learn.shuffle_critic_labels"),
+        *("learn.critic_scenes", "learn.critic_tau", "learn.shuffle_critic_labels"),
     ),
     "policy": ("learn.policy_steps", "learn.policy_rate", "learn.plan_episodes"),
     "decoder": ("learn.decoder_steps", "learn.decoder_rate", "decoder"),

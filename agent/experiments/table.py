@@ -15,7 +15,7 @@ from agent.console import warn
 from agent.evaluation.statistics import estimate, probability_of_improvement
 from agent.experiments.reuse import shared
 from agent.experiments.variants import FULL, Variant, changes
-from agent.report.text import as_typed, floors, in_words
+from agent.report.text import as_typed, in_words, reference
 
 
 def summarise(
@@ -63,7 +63,7 @@ def markdown(comparison: dict[str, Any]) -> str:
     lines = [names, ["---"] * len(names), *([row.get(name, "").replace("|", "\\|") for name in names] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     asked = f"`{comparison['common']}` and the flags of the row; {comparison['tasks']} tasks a seed."
-    return f"{asked} {floors(comparison)}".strip() + f"\n\n{table}\n"
+    return f"{asked} {reference(comparison)}".strip() + f"\n\n{table}\n"
 
 
 def earlier(out: Path, asked: dict[str, Any], variants: dict[str, Variant]) -> list[dict[str, Any]]:

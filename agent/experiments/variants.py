@@ -1,4 +1,4 @@
-"""Variants of an agent: a part left out, a sham in its place, another setting; and what each has to learn for itself.
+"""Variants of an agent: a part left out, a placebo in its place, or another setting.
 
 A variant is a function Config -> Config. A training is named by a digest of the settings that it reads, so variants
 share trainings up to the first phase in which they differ.
@@ -27,11 +27,11 @@ FULL = "full"
 
 def _keeps_apart_by(kind: str) -> Callable[[Config], bool]:
     """Whether this is what keeps the representation from collapsing: the other kind's terms are not in the loss."""
-    return lambda config: config.objectives.anticollapse == kind
+    return lambda config: config.losses.anticollapse == kind
 
 
-def _has_slots(config: Config) -> bool:
-    return bool(open_world(config.env, options_of(config)).senses.slot_names)
+def _has_proprio(config: Config) -> bool:
+    return bool(open_world(config.env, options_of(config)).senses.proprio_names)
 
 
 ABLATIONS: dict[str, Change] = {
@@ -48,15 +48,15 @@ ABLATIONS: dict[str, Change] = {
     "planner": setting("configurator.planner", "random"),
     "configurator": setting("configurator.adaptive", False),
     # Terms of the loss.
-    "prediction": setting("objectives.prediction", 0.0),
-    "slots": where(_has_slots, setting("objectives.slots", 0.0)),
-    "variance": where(_keeps_apart_by("vicreg"), setting("objectives.variance", 0.0)),
-    "covariance": where(_keeps_apart_by("vicreg"), setting("objectives.covariance", 0.0)),
-    "sigreg": where(_keeps_apart_by("sigreg"), setting("objectives.sigreg", 0.0)),
-    "temporal": setting("objectives.temporal", 0.0),
-    "inverse-dynamics": setting("objectives.inverse", 0.0),
-    "within-episode-variance": setting("objectives.within_episode", 0.0),
-    "multi-step": setting("objectives.multi_step", False),
+    "prediction": setting("losses.prediction", 0.0),
+    "proprio": where(_has_proprio, setting("losses.proprio", 0.0)),
+    "variance": where(_keeps_apart_by("vicreg"), setting("losses.variance", 0.0)),
+    "covariance": where(_keeps_apart_by("vicreg"), setting("losses.covariance", 0.0)),
+    "sigreg": where(_keeps_apart_by("sigreg"), setting("losses.sigreg", 0.0)),
+    "temporal": setting("losses.temporal", 0.0),
+    "inverse-dynamics": setting("losses.inverse", 0.0),
+    "within-episode-variance": setting("losses.within_episode", 0.0),
+    "multi-step": setting("losses.multi_step", False),
     # Drives, and ways of acting.
     "goal-drive": setting("configurator.goal_weight", 0.0),
     "effort-drive": setting("configurator.effort_weight", 0.0),
@@ -67,7 +67,7 @@ ABLATIONS: dict[str, Change] = {
 """What an agent can do without, by name."""
 
 
-SHAMS: dict[str, Change] = {
+PLACEBOS: dict[str, Change] = {
     "critic-labels": setting("learn.shuffle_critic_labels", True),
     "actions": setting("learn.shuffle_actions", True),
     "encoder": setting("learn.train_encoder", False),
@@ -75,17 +75,17 @@ SHAMS: dict[str, Change] = {
 }
 """Parts that are there and mean nothing, by name: shuffled labels or actions, an encoder as it was drawn, random aims.
 
-A part that is worth no more than its sham is not worth anything.
+A part that is worth no more than its placebo is not worth anything.
 """
 
 
 def ablated(name: str, preset: Config, parts: dict[str, Change] = ABLATIONS) -> Config | None:
-    """The preset without a part, or with its sham; None, and a remark, where there is no such part to begin with.
+    """The preset without a part, or with its placebo; None, and a remark, where there is no such part to begin with.
 
     UserError for an unknown name, which lists the known ones.
     """
     if name not in parts:
-        what = "leave out" if parts is ABLATIONS else "make a sham of"
+        what = "leave out" if parts is ABLATIONS else "make a placebo of"
         raise UserError(f"cannot {what} {name!r}{nearest(name, parts)}; known: {', '.join(parts)}")
     changed = parts[name](preset)
     same_acts = all(field(changed, path) == field(preset, path) for path in READ["acting"])
@@ -140,7 +140,7 @@ def variants(
     without: Sequence[str] = (),
     against: Sequence[str] = (),
     vary: Sequence[str] = (),
-    sham: Sequence[str] = (),
+    placebo: Sequence[str] = (),
     settings: Sequence[str] = (),
     diagnose: bool = False,
 ) -> dict[str, Variant]:
@@ -150,7 +150,10 @@ def variants(
             raise UserError(f"unknown preset {name!r}{nearest(name, PRESETS)}; the presets are {', '.join(PRESETS)}")
     full = with_settings(PRESETS[preset](), settings)
     out = {FULL: Variant(full)}
-    for flag, parts, names in (("--without", ABLATIONS, without), ("--sham", SHAMS, SHAMS if "all" in sham else sham)):
+    for flag, parts, names in (
+        ("--without", ABLATIONS, without),
+        ("--placebo", PLACEBOS, PLACEBOS if "all" in placebo else placebo),
+    ):
         for name in names:
             if (changed := ablated(name, full, parts)) is not None:
                 out[f"{flag[2:]} {name}"] = Variant(changed, flags=(flag, name))

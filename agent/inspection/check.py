@@ -32,7 +32,7 @@ from agent.evaluation import evaluate
 from agent.inspection import check_exploration
 from agent.inspection.check_exploration import Finding
 from envs import SIMULATORS
-from envs.gym_env import VectorWorld, World
+from envs.gym_env import SimEnv, SimVectorEnv
 
 TASKS, BATCH = 50, 256
 
@@ -58,7 +58,7 @@ class CheckArguments:
     length: int = config.ExploreConfig.length
     """Action blocks in an episode of training (--collect.length)."""
     block: int = 4
-    """Primitive actions in a block (--world-model.block)."""
+    """Primitive actions in a block (--world-model.action-block)."""
 
 
 def command(arguments: list[str], as_json: bool, parse: Callable[..., Any], finish: Callable[..., None]) -> int:
@@ -87,7 +87,7 @@ def check(args: CheckArguments) -> list[Finding]:
             findings += _attempt(
                 "exploration", check_exploration.explore, env, again, args.steps, args.seed, args.length, args.block
             )
-            if isinstance(env.unwrapped, World):
+            if isinstance(env.unwrapped, SimEnv):
                 findings += _attempt("exact states", _states, env.unwrapped, args.seed)
                 findings += _attempt("tasks", _tasks, env.unwrapped, args.seed)
         return findings + _attempt("pictures", _pictures, env, args)
@@ -187,9 +187,9 @@ def _senses(env: gym.Env) -> Iterator[Finding]:
         yield Finding("senses", "warning", f"{unseen} will not be seen", "move what matters into `sensors`")
 
 
-def _states(world: World, seed: int) -> Iterator[Finding]:
+def _states(world: SimEnv, seed: int) -> Iterator[Finding]:
     """get_state and set_state: the same future, noise included, twice."""
-    for kind, copy in (("one", world), ("four at once", VectorWorld(world.simulator, 4, world.max_steps))):
+    for kind, copy in (("one", world), ("four at once", SimVectorEnv(world.simulator, 4, world.max_steps))):
         copy.action_space.seed(seed)
         copy.reset(seed=seed)
         actions = [copy.action_space.sample() for _ in range(25)]
@@ -205,7 +205,7 @@ def _states(world: World, seed: int) -> Iterator[Finding]:
         yield Finding("exact states", "ok" if exact else "failed", found, "" if exact else advice)
 
 
-def _tasks(world: World, seed: int) -> Iterator[Finding]:
+def _tasks(world: SimEnv, seed: int) -> Iterator[Finding]:
     """Tasks begin unsolved and can be solved; how fast the batched form is."""
     simulator, rng = world.simulator, np.random.default_rng(seed)
     tasks, budget = simulator.sample_tasks(rng, TASKS), world.max_steps
@@ -213,12 +213,12 @@ def _tasks(world: World, seed: int) -> Iterator[Finding]:
     if solved:
         advice = "let sample_tasks keep goals farther from their starts than success_radius"
         yield Finding("tasks", "failed", f"{solved} of {TASKS} are solved before the first step", advice)
-    floors = evaluate.floors(simulator, tasks, budget, seed)
-    found = f"{budget} steps: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in floors.items())
-    if floors["oracle"] < 0.95:
-        advice = "look at the tasks that oracle_action fails: can they be solved at all, and in time?"
-        yield Finding("tasks", "failed" if floors["oracle"] < 0.5 else "warning", found, advice)
-    elif floors["random"] > 0.5:
+    reference = evaluate.reference(simulator, tasks, budget, seed)
+    found = f"{budget} steps: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in reference.items())
+    if reference["expert"] < 0.95:
+        advice = "look at the tasks that expert_action fails: can they be solved at all, and in time?"
+        yield Finding("tasks", "failed" if reference["expert"] < 0.5 else "warning", found, advice)
+    elif reference["random"] > 0.5:
         yield Finding("tasks", "warning", found, "random actions solve most tasks: make them harder")
     else:
         yield Finding("tasks", "ok", found)

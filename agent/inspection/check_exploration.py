@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from agent import config
 from agent.interaction.explore import explorer
-from envs.gym_env import World
+from envs.gym_env import SimEnv
 from modules.types import ActionSpace
 
 TWINS = 8  # pairs of futures per action number
@@ -103,7 +103,7 @@ def explore(
     yield _episodes(env, walk, length, block)
     rate = len(actions) / walk.seconds
     minutes = config.ExploreConfig.episodes * length * block / rate / 60
-    slow = minutes > 60 and not isinstance(env.unwrapped, World)  # ours are explored as arrays
+    slow = minutes > 60 and not isinstance(env.unwrapped, SimEnv)  # ours are explored as arrays
     advice = f"exploration with the default --collect.episodes would take {minutes:.0f} minutes: give fewer"
     yield Finding("speed", "warning" if slow else "ok", f"{rate:.0f} steps/s, one world", advice if slow else "")
 
@@ -230,8 +230,9 @@ def _episodes(env: gym.Env, walk: _Walk, length: int, block: int) -> Finding:
     found = f"{median} steps (median of {len(walk.lengths)}), training wants pieces of {need}"
     if min(walk.lengths) >= need:
         return Finding("episodes", "ok", found)
-    advice = f"--collect.length {max(1, median // block // 2)}" + f" --world-model.block {max(1, median // 2)}" * (
-        median < 2 * block
+    advice = (
+        f"--collect.length {max(1, median // block // 2)}"
+        + f" --world-model.action-block {max(1, median // 2)}" * (median < 2 * block)
     )
     result = "failed" if max(walk.lengths) < need else "warning"
     return Finding("episodes", result, found, f"pieces that a reset interrupts are dropped: {advice}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modules import objectives
+from modules import losses
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -39,7 +39,7 @@ def measure(agent: Agent, data: Dataset, seed: int = 0, count: int = 1500) -> di
     windows = min(64, data.episodes)
     whole = [torch.arange(windows).repeat_interleave(data.length + 1), torch.arange(data.length + 1).repeat(windows)]
     paths = encode_some(agent, data, *whole).map(lambda x: x.unflatten(0, (windows, -1)))
-    out |= {f"collapse/{k}": float(v) for k, v in objectives.gauges(paths.latent[:, :8]).items()}
+    out |= {f"collapse/{k}": float(v) for k, v in losses.gauges(paths.latent[:, :8]).items()}
 
     train = count * 3 // 4
     model = agent.world_model
@@ -91,7 +91,7 @@ def pushing(agent: Agent, data: Dataset, x: Tensor, episodes: Tensor, moments: T
     direction = rng.standard_normal((len(start), space.size))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     half = (np.asarray(space.high) - np.asarray(space.low)) / 2
-    block = agent.world_model.block
+    block = agent.world_model.action_block
     actions = np.repeat((direction * half).astype(np.float32)[:, None], 2 * block, 1)
     states = start
     for k in range(2 * block):

@@ -5,7 +5,7 @@ its eyes: the world model alone goes on, under the actions that were really take
 meaning: persistence (nothing changes any more) and shuffled (the same model under the actions of another episode).
 
 Shapes: M episodes, N of them shown, T = SEEN + H moments, H imagined steps (one action block each), E tasks, R rejected
-plans shown, D latent, I slots; pictures are (rows, columns, 3) uint8.
+plans shown, D latent, I proprio; pictures are (rows, columns, 3) uint8.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def pictures(
     projection = project(rollout.state.latent, rollout.imagined.latent, places, episodes)
     return Pictures(
         film=film(real, imagined, error),
-        strip=strip(real, imagined, error, f"{config.env}, one step is {config.world_model.block} actions"),
+        strip=strip(real, imagined, error, f"{config.env}, one step is {config.world_model.action_block} actions"),
         plans=plan_map(views, f"Plans for unseen tasks of {config.env}"),
         latent_error=curves(numbers, simulator.success_radius),
         latent_map=latent_map(projection),
@@ -149,7 +149,7 @@ def held_out(config: Config, simulator: Simulator, episodes: int, length: int, s
     """Exploration as in training, but from a random stream that training never uses (its own is (seed, 1))."""
     rng = np.random.default_rng(np.random.SeedSequence(stream))
     explore = replace(config.collect, episodes=episodes, length=length, per_scene=1)
-    return collect.collect(explore, simulator, config.world_model.block, rng)
+    return collect.collect(explore, simulator, config.world_model.action_block, rng)
 
 
 def roll(agent: Agent, config: Config, simulator: Simulator, horizon: int, seed: int) -> Rollout:
@@ -181,7 +181,7 @@ def errors(rollout: Rollout) -> dict[str, Any]:
     truth, horizon = state[:, SEEN:], rollout.imagined.latent.shape[1]
     guesses = {
         "learned": rollout.imagined,
-        "persistence": last.map(lambda x: x.expand_as(truth.latent if x is last.latent else truth.slots)),
+        "persistence": last.map(lambda x: x.expand_as(truth.latent if x is last.latent else truth.proprio)),
         "shuffled": rollout.shuffled,
     }
     positions = torch.from_numpy(data.positions[:, SEEN:]).float().to(truth.latent.device)
@@ -229,7 +229,7 @@ def frames(agent: Agent, simulator: Simulator, rollout: Rollout, count: int) -> 
 
 def _on_map(simulator: Simulator, state: Array, position: Array) -> Picture:
     """The map of a state with a dot at a position, no larger than two frames."""
-    picture = Image.fromarray(simulator.draw_map(state))
+    picture = Image.fromarray(simulator.render_map(state))
     (x, y), radius = simulator.to_map(position[None])[0], max(picture.size) / 28
     x, y = np.clip([x, y], 0, np.array(picture.size) - 1)  # what flies out of the map is held at its edge
     ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), fill=RED)

@@ -30,7 +30,7 @@ def plans(agent: Agent, simulator: Simulator, probe: Tensor, seed: int) -> tuple
     rng = np.random.default_rng(np.random.SeedSequence([seed, 4]))
     tasks = simulator.sample_tasks(rng, TASKS)
     state, goal = (perceive(agent.perception, simulator, s) for s in (tasks.start, tasks.goal))
-    directive = agent.configurator.configure(Task(None), goal, agent.digests())
+    directive = agent.configurator.configure(Task(None), goal, agent.statuses())
     kept = agent.actor.generator.get_state()
     agent.actor.generator.manual_seed(seed)
     try:
@@ -51,7 +51,7 @@ def plans(agent: Agent, simulator: Simulator, probe: Tensor, seed: int) -> tuple
         rim = goal_position + np.array([simulator.success_radius, 0.0])
         centre, rim = simulator.to_map(np.stack([goal_position, rim]))
         view = PlanView(
-            scene=simulator.draw_map(tasks.start[e]),
+            scene=simulator.render_map(tasks.start[e]),
             start=simulator.to_map(simulator.positions(tasks.start[e : e + 1]))[0],
             goal=centre,
             reach=float(np.linalg.norm(rim - centre)),

@@ -1,6 +1,6 @@
 """Linear probes: what can be read out of a state.
 
-Shapes: N states, D latent, I slots, F factors.
+Shapes: N states, D latent, I proprio, F factors.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def encode_some(agent: Agent, data: Dataset, episodes: Tensor, moments: Tensor) 
 
 def features(state: State) -> Tensor:
     """What a probe may read: (..., D + I)."""
-    return torch.cat([state.latent, state.slots], -1)
+    return torch.cat([state.latent, state.proprio], -1)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Thoughts of whole episodes, kept in the run folder for people to look at: what `report` shows in its player.
+"""Decisions of whole episodes, kept in the run folder for people to look at: what `report` shows in its player.
 
 A recording is plain JSON (see `Recorder.recording`); pictures in it are PNG sheets in base64, one frame beside the
 other. Positions are in pixels of the map, columns first; where a state is imagined, a linear probe reads its position.
@@ -25,7 +25,7 @@ from agent.storage.recording import VERSION
 from envs import Simulator
 from envs.api import Array, Tasks
 from envs.gym_env import as_observation
-from modules.types import State, Thought
+from modules.types import Decision, State
 
 ALTERNATIVES, RECALLED = 8, 3
 
@@ -34,7 +34,7 @@ SHEET = 16  # frames in a row of a sheet of an episode
 
 
 class Recorder:
-    """Keeps the Thoughts of the first episodes of an evaluation, each until its goal is reached."""
+    """Keeps the Decisions of the first episodes of an evaluation, each until its goal is reached."""
 
     def __init__(self, agent: Agent, simulator: Simulator, tasks: Tasks, probe: Tensor) -> None:
         """tasks: those to keep. probe: (D + I + 1, 2) linear, from states to positions."""
@@ -45,12 +45,12 @@ class Recorder:
         self.frames: list[list[Picture]] = [[] for _ in self.episodes]
 
     @torch.no_grad()
-    def __call__(self, states: Array, thought: Thought) -> None:
+    def __call__(self, states: Array, decision: Decision) -> None:
         """One decision, in the states of all episodes that act together, those that are kept first."""
         count = len(self.tasks)
         states = states[:count]
-        kept = _plans(self.agent, self.simulator, thought, self.probe, count)
-        recalled = _recalled(self.past, self.simulator, thought.state[:count], self.probe)
+        kept = _plans(self.agent, self.simulator, decision, self.probe, count)
+        recalled = _recalled(self.past, self.simulator, decision.state[:count], self.probe)
         where = self.simulator.to_map(self.simulator.positions(states))
         percepts = as_observation(self.simulator.observe(states))
         begun = bool(self.episodes[0]["moments"])
@@ -59,7 +59,7 @@ class Recorder:
             if kept is not None:
                 episode["plans"].append({"moment": len(episode["moments"]), **kept[e]})
             plan = len(episode["plans"]) - 1
-            episode["moments"].append(_moment(thought, int(e), where[e], plan, recalled[e]))
+            episode["moments"].append(_moment(decision, int(e), where[e], plan, recalled[e]))
             if self.agent.perception.senses.pixel_shape:
                 self.frames[e].append(_frame(percepts, int(e)))
         if begun:
@@ -77,7 +77,7 @@ class Recorder:
             episode["steps"] = int(steps[e])
             if self.frames[e]:
                 episode["frames"] = _png(sheet(self.frames[e]))
-        return {"version": VERSION, "block": self.agent.world_model.block, "episodes": self.episodes}
+        return {"version": VERSION, "block": self.agent.world_model.action_block, "episodes": self.episodes}
 
 
 def _episode(agent: Agent, simulator: Simulator, tasks: Tasks, e: int) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _episode(agent: Agent, simulator: Simulator, tasks: Tasks, e: int) -> dict[s
         "task": e,
         "goal": _numbers(goal),
         "reach": round(float(np.linalg.norm(rim - goal)), 2),
-        "map": _png(simulator.draw_map(tasks.start[e])),
+        "map": _png(simulator.render_map(tasks.start[e])),
         "frames": None,
         "frame_size": [shape[2], shape[1]] if shape else None,
         "moments": [],
@@ -96,16 +96,16 @@ def _episode(agent: Agent, simulator: Simulator, tasks: Tasks, e: int) -> dict[s
     }
 
 
-def _moment(thought: Thought, e: int, at: Array, plan: int, recalled: dict[str, Any] | None) -> dict[str, Any]:
+def _moment(decision: Decision, e: int, at: Array, plan: int, recalled: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "at": _numbers(at),
-        "mode": thought.mode,
-        "replanned": thought.replanned,
-        "plan": plan if thought.mode == 2 else None,
-        "milliseconds": round(thought.milliseconds, 2),
-        "surprise": None if thought.surprise is None else _short(thought.surprise[e]),
-        "drives": {k: _short(v[e, 0]) for k, v in thought.cost.drives.items()},
-        "critic": _short(thought.cost.critic[e, 0]),
+        "mode": decision.mode,
+        "replanned": decision.replanned,
+        "plan": plan if decision.mode == 2 else None,
+        "milliseconds": round(decision.milliseconds, 2),
+        "surprise": None if decision.surprise is None else _short(decision.surprise[e]),
+        "drives": {k: _short(v[e, 0]) for k, v in decision.cost.drives.items()},
+        "critic": _short(decision.cost.critic[e, 0]),
         "recalled": recalled,
     }
 
@@ -132,23 +132,28 @@ def _recalled(past: State | None, simulator: Simulator, state: State, probe: Ten
 
 
 def _plans(
-    agent: Agent, simulator: Simulator, thought: Thought, probe: Tensor, count: int
+    agent: Agent, simulator: Simulator, decision: Decision, probe: Tensor, count: int
 ) -> list[dict[str, Any]] | None:
     """For each episode the chosen plan and some that lost: imagined, judged, painted. None when nothing was planned.
 
     All E episodes are imagined, as an oracle knows only of all of them; the first `count` are kept.
     """
-    if not thought.replanned or thought.plan is None or thought.candidates is None or thought.proposal_energy is None:
+    if (
+        not decision.replanned
+        or decision.plan is None
+        or decision.candidates is None
+        or decision.proposal_energy is None
+    ):
         return None
-    chosen, candidates = thought.plan, thought.candidates
+    chosen, candidates = decision.plan, decision.candidates
     picked = [spread(candidates.energy[e], float(chosen.energy[e]), ALTERNATIVES) for e in range(len(chosen.energy))]
     most = max(len(p) for p in picked)
     index = torch.stack([torch.cat([p, p.new_zeros(most - len(p))]) for p in picked])
     rows = torch.arange(len(picked), device=index.device)[:, None]
     actions = torch.cat([chosen.actions[:, None], candidates.actions[rows, index]], 1)  # E P H K A
-    imagined = agent.imagine(thought.state, actions)
-    cost = agent.judge.path(imagined, actions, thought.directive)
-    here = thought.state.map(lambda x: x[:, None, None].expand(-1, actions.shape[1], 1, -1))
+    imagined = agent.imagine(decision.state, actions)
+    cost = agent.judge.path(imagined, actions, decision.directive)
+    here = decision.state.map(lambda x: x[:, None, None].expand(-1, actions.shape[1], 1, -1))
     at = read(probe, features(State.cat([here, imagined], 2))).double().cpu().numpy()
     painted = agent.decoder.picture(imagined[:count].map(lambda x: x.flatten(0, 2))).pixels
     pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, (count, *actions.shape[1:3])))
@@ -157,10 +162,10 @@ def _plans(
         plans = range(1 + len(some))
         out.append(
             {
-                "planner": thought.directive.planner,
-                "samples": thought.directive.samples,
-                "iterations": thought.directive.iterations,
-                "proposal_energy": _short(thought.proposal_energy[e]),
+                "planner": decision.directive.planner,
+                "samples": decision.directive.samples,
+                "iterations": decision.directive.iterations,
+                "proposal_energy": _short(decision.proposal_energy[e]),
                 "paths": [
                     {
                         "energy": _short(cost.energy[e, p]),

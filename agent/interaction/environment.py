@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from agent.errors import UserError, nearest
-from envs import SIMULATORS, Simulator, World
+from envs import SIMULATORS, SimEnv, Simulator
 from modules.perception import Senses
 from modules.types import ActionSpace, Observation
 
@@ -50,7 +50,7 @@ def open_world(env_id: str, options: Mapping[str, Any]) -> OpenWorld:
         raise UserError(f"no world {env_id!r}{nearest(env_id, known)}: {error}") from error
     except (ImportError, TypeError, ValueError) as error:
         raise UserError(f"world {env_id!r} cannot be made with options {dict(options)}: {error}") from error
-    if isinstance(env.unwrapped, World):
+    if isinstance(env.unwrapped, SimEnv):
         simulator = env.unwrapped.simulator
         return OpenWorld(senses_of(simulator), actions_of(simulator), simulator)
     action, seen = env.action_space, env.observation_space
@@ -79,16 +79,16 @@ def open_world(env_id: str, options: Mapping[str, Any]) -> OpenWorld:
 def senses_of(simulator: Simulator) -> Senses:
     """What perception needs to know of a world."""
     low, high = simulator.sensor_low, simulator.sensor_high
-    slots = simulator.slots
+    proprio = simulator.proprio
     return Senses(
         pixel_shape=simulator.pixel_shape,
         sensor_low=() if low is None else tuple(float(x) for x in low),
         sensor_high=() if high is None else tuple(float(x) for x in high),
-        slot_names=tuple(s.name for s in slots),
-        slot_index=tuple(s.index for s in slots),
-        slot_offset=tuple(s.offset for s in slots),
-        slot_scale=tuple(s.scale for s in slots),
-        goal_slots=tuple(i for i, s in enumerate(slots) if s.is_goal),
+        proprio_names=tuple(s.name for s in proprio),
+        proprio_index=tuple(s.index for s in proprio),
+        proprio_offset=tuple(s.offset for s in proprio),
+        proprio_scale=tuple(s.scale for s in proprio),
+        goal_proprio=tuple(i for i, s in enumerate(proprio) if s.is_goal),
     )
 
 

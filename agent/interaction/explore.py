@@ -98,7 +98,7 @@ def collect(config: Config, simulator: Simulator, block: int, rng: np.random.Gen
     n, space = config.episodes, actions_of(simulator)
     scene = np.arange(n) // max(1, config.per_scene)
     states = simulator.reset(rng, n)
-    states = simulator.restart(rng, states[scene * max(1, config.per_scene)])
+    states = simulator.reset_within_scene(rng, states[scene * max(1, config.per_scene)])
     explore = explorer(config, space, n, block)
     frames, actions, trace = [simulator.observe(states)], [], [states]
     for _ in range(config.length):

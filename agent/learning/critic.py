@@ -58,9 +58,9 @@ def critic(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
         for first in range(0, size, 256):
             piece = slice(first, first + 256)
             ahead = futures(agent, state[piece], learn.critic_far)[0]
-            imagined.latent[piece], imagined.slots[piece] = ahead.latent.bfloat16(), ahead.slots.bfloat16()
+            imagined.latent[piece], imagined.proprio[piece] = ahead.latent.bfloat16(), ahead.proprio.bfloat16()
         blocks = torch.cat([blocks, blocks.new_ones(1)])  # the perceived one comes last
-    following = next_record(records, agent.world_model.block)
+    following = next_record(records, agent.world_model.action_block)
     scenes, rows, goals = learn.critic_scenes, 8, 16
 
     def update(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -76,7 +76,7 @@ def critic(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
         return cost.critic_loss(agent.cost, state[record], futures_of, blocks, goal, learn.shuffle_critic_labels)
 
     def after_step(step: int) -> dict[str, float]:
-        agent.cost.follow(learn.critic_follow)
+        agent.cost.update_target(learn.critic_tau)
         return {}
 
     def finish() -> None:
@@ -103,4 +103,4 @@ def held_actions(agent: Agent, device: torch.device) -> Tensor:
     full = space.clip((low + high) / 2 + (high - low) / 2 * direction)
     still = (low + high) / 2
     actions = torch.cat([still[None], full, (full + still) / 2])
-    return actions[:, None].expand(-1, agent.world_model.block, -1).to(device)
+    return actions[:, None].expand(-1, agent.world_model.action_block, -1).to(device)

@@ -56,7 +56,7 @@ def plans(agent: Agent, data: Dataset, config: RunConfig, generator: torch.Gener
         size = min(PLANS_AT_ONCE, learn.plan_episodes - first)
         which = scenes.draw(size, generator)
         state, goal = (records.state[scenes.pick(which, 1, generator)[:, 0]] for _ in range(2))
-        directive = agent.configurator.configure(Task(None), goal, agent.digests())
+        directive = agent.configurator.configure(Task(None), goal, agent.statuses())
         plan, imagined, _ = agent.plan(state, directive)
         path = State.cat([state.map(lambda x: x[:, None]), imagined], 1)  # s[0..H]
         for i in range(plan.actions.shape[1]):

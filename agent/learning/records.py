@@ -27,7 +27,7 @@ def remember(agent: Agent, data: Dataset, count: int) -> None:
             for t in range(data.length + 1):
                 action = data.actions[chosen, min(t, data.length - 1)].to(agent.device)
                 zero = torch.zeros(len(chosen), device=agent.device)
-                agent.memory.write(t * agent.world_model.block, chosen, state[:, t], action, zero, zero, False)
+                agent.memory.write(t * agent.world_model.action_block, chosen, state[:, t], action, zero, zero, False)
 
 
 class Scenes:

@@ -50,8 +50,8 @@ def train_run(
     with opened as run, Progress(show=first) as progress:
         progress.start("explore", config.collect.episodes, unit="episodes")
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
-        data = collect.explore(config.collect, world, config.world_model.block, config.seed, spread)
-        steps = data.episodes * data.length * config.world_model.block
+        data = collect.explore(config.collect, world, config.world_model.action_block, config.seed, spread)
+        steps = data.episodes * data.length * config.world_model.action_block
         progress.update(data.episodes, f"{steps} environment steps")
         seconds = (time.monotonic() - began, time.process_time() - cpu)
         learner = Learner(config, agent, data, run)

@@ -13,7 +13,7 @@ from torch import Tensor
 from agent.inspection import gauges
 from agent.interaction.replay import Dataset
 from agent.learning import parallel
-from modules import objectives
+from modules import losses
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -22,8 +22,8 @@ from agent.learning.schedules import Phase
 
 
 def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
-    """Prediction in representation space, kept from collapse by the objectives of the configuration."""
-    learn, weights = config.learn, config.objectives
+    """Prediction in representation space, kept from collapse by the losses of the configuration."""
+    learn, weights = config.learn, config.losses
     model, encoder = agent.world_model, agent.perception
     inverse = agent.inverse
     scale = model.action_scale
@@ -45,16 +45,16 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
             imagined = one.map(lambda x: x.unflatten(0, (-1, learn.window - 1)))
         terms = {"prediction": (imagined.latent - after.latent).square().mean()}
         loss = weights.prediction * terms["prediction"]
-        if state.slots.shape[-1]:
-            terms["slots"] = (imagined.slots - after.slots).square().mean()
-            loss = loss + weights.slots * terms["slots"]
-        terms |= objectives.anticollapse(parallel.whole(state.latent), weights, encoder.map_shape, generator)
-        loss = loss + sum(getattr(weights, k) * v for k, v in terms.items() if k not in ("prediction", "slots"))
+        if state.proprio.shape[-1]:
+            terms["proprio"] = (imagined.proprio - after.proprio).square().mean()
+            loss = loss + weights.proprio * terms["proprio"]
+        terms |= losses.anticollapse(parallel.whole(state.latent), weights, encoder.map_shape, generator)
+        loss = loss + sum(getattr(weights, k) * v for k, v in terms.items() if k not in ("prediction", "proprio"))
         if weights.within_episode:
-            terms["within_episode"] = objectives.within_episode(state.latent, weights.within_episode_target)
+            terms["within_episode"] = losses.within_episode(state.latent, weights.within_episode_target)
             loss = loss + weights.within_episode * terms["within_episode"]
         if weights.temporal:
-            terms["temporal"] = objectives.temporal(state.latent)
+            terms["temporal"] = losses.temporal(state.latent)
             loss = loss + weights.temporal * terms["temporal"]
         if weights.inverse:
             pairs = (state[:, :-1].map(lambda x: x.flatten(0, 1)), after.map(lambda x: x.flatten(0, 1)))

@@ -113,9 +113,9 @@ class Folder:
 
 def recorded(folder: Folder) -> list[str]:
     """Names of the recordings, planning first."""
-    names = folder.names("thoughts-*.json")
+    names = folder.names("recording-*.json")
     if not names:
-        folder.missing.append(f"Episodes: no Thoughts were recorded. {folder.command('evaluate')}")
+        folder.missing.append(f"Episodes: no Decisions were recorded. {folder.command('evaluate')}")
     names = planning_first(names)
     for name in names[RECORDINGS:]:
         folder.missing.append(f"Episodes: {name} is left out, the page shows the first {RECORDINGS} recordings.")
@@ -137,4 +137,4 @@ def recording(folder: Folder, name: str) -> dict[str, Any] | None:
     except Exception as error:  # Pillow has many ways to say that a file is no picture
         folder.missing.append(f"Episodes: {name} is damaged or from another version ({error}).")
         return None
-    return {"name": name.removeprefix("thoughts-").removesuffix(".json"), **value}
+    return {"name": name.removeprefix("recording-").removesuffix(".json"), **value}

@@ -17,7 +17,7 @@ from agent.evaluation.statistics import wilson
 from agent.report import charts
 from agent.report.charts import Series
 from agent.report.folder import Folder
-from agent.report.text import as_typed, floors, in_words
+from agent.report.text import as_typed, in_words, reference
 
 PAGE = Path(__file__).parent / "static"
 
@@ -50,7 +50,7 @@ def player(recordings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def success(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Success beside its floors, and against the distance of the goal."""
+    """Success beside its reference, and against the distance of the goal."""
     if not evaluations:
         return ""
     rows, plots = [], []
@@ -60,7 +60,7 @@ def success(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             f"{100 * e['success']:.1f} % ({100 * e['ci_low']:.1f} - {100 * e['ci_high']:.1f})",
             f"{100 * e['success_final']:.1f} %",
             str(e["n_tasks"]),
-            *(f"{100 * e['floors'][k]:.1f} %" for k in ("random", "greedy", "oracle")),
+            *(f"{100 * e['reference'][k]:.1f} %" for k in ("random", "greedy", "expert")),
             f"{e['samples']} x {e['iterations']}, horizon {e['horizon']}, every {e['replan_every']}",
             str(e["task_list_sha256"])[:12],
         ]
@@ -69,7 +69,7 @@ def success(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             plots.append(f"<figure><h3>{escape(row[0])}</h3>{against_distance(e)}</figure>")
         else:
             plots.append(f'<p class="missing">{escape(name)} is from an older version: no outcome of each task.</p>')
-    head = ["controller", "success (95 %)", "at the last step", "tasks", "random", "straight line", "oracle"]
+    head = ["controller", "success (95 %)", "at the last step", "tasks", "random", "straight line", "expert"]
     return (
         f"<section><h2>Success on tasks never seen</h2>{table([*head, 'search', 'task list'], rows)}"
         f'<div class="grid2">{"".join(plots)}</div></section>'
@@ -226,7 +226,7 @@ def table_of(folder: Folder, comparison: Mapping[str, Any]) -> str:
     described = "Success of every variant with its 95 % interval; the table has the numbers"
     return (
         f"<section><h2>Success of every variant</h2>{charts.intervals(rows, described)}{shown}"
-        f'<p class="soft">{METHOD} {escape(folder.part("Floors", lambda: floors(comparison)))}</p></section>'
+        f'<p class="soft">{METHOD} {escape(folder.part("Floors", lambda: reference(comparison)))}</p></section>'
         f"<section><h2>Commands and changes</h2><pre tabindex='0'>{escape(command_of(comparison))}</pre>"
         f"<details><summary>The exact command of each row, and what it changes</summary>{''.join(details)}</details>"
         "</section>"

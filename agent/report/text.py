@@ -32,10 +32,14 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def floors(comparison: Mapping[str, Any]) -> str:
+def reference(comparison: Mapping[str, Any]) -> str:
     """What anybody reaches on the same tasks, as a sentence; "" when it is not known yet."""
-    names = {"random": "random actions", "greedy": "the straight line to the goal", "oracle": "who knows the world"}
-    reached = [f"{names.get(k, k)} {100 * v:.0f} %" for k, v in comparison.get("floors", {}).items()]
+    names = {
+        "random": "random actions",
+        "greedy": "the straight line to the goal",
+        "expert": "the expert",
+    }
+    reached = [f"{names.get(k, k)} {100 * v:.0f} %" for k, v in comparison.get("reference", {}).items()]
     return f"On the same tasks: {', '.join(reached)}." if reached else ""
 
 

@@ -20,7 +20,8 @@ from agent.storage.checkpoint import checkpoint_steps
 from tests.helpers import tiny, train_tiny
 
 KEYS = {
-    "success", "success_final", "ci_low", "ci_high", "n_tasks", "task_list_sha256", "floors", "plan_ms_median", "seed",
+    "success", "success_final", "ci_low", "ci_high", "n_tasks", "task_list_sha256", "reference", "plan_ms_median",
+    "seed",
     "env_steps", "train_wall_seconds", "train_cpu_seconds",
 }  # fmt: skip
 
@@ -112,14 +113,14 @@ def test_impossible_evaluations_are_refused(call, trained_run, flag, number):
         ("--collect.length", "1"),
         ("--learn.batch", "0"),
         ("--planner.elites", "-1"),
-        ("--world-model.block", "0"),
+        ("--world-model.action-block", "0"),
         ("--perception.patch", "90"),
         ("--learn.learning-rate", "-1"),
         ("--configurator.discount", "1"),
         ("--cost.goal-scale", "0"),
         ("--collect.held", "2"),
         ("--memory.capacity", "0"),
-        ("--planner.hold", "3"),
+        ("--planner.action-repeat", "3"),
         ("--seed", "99999999999999999999"),
     ],
 )
@@ -183,7 +184,7 @@ def test_evaluation_ends_on_one_json_line(call, run_folder):
     result = json.loads(lines[-1])
     assert set(result) >= KEYS
     assert result["n_tasks"] == 3 and result["seed"] == 2 and result["env_steps"] == 128
-    assert set(result["floors"]) == {"random", "greedy", "oracle"}
+    assert set(result["reference"]) == {"random", "greedy", "expert"}
     assert 0 <= result["ci_low"] <= result["success"] + 1e-12 and result["success"] <= result["ci_high"] + 1e-12 <= 1.1
     assert result["train_wall_seconds"] > 0 and result["train_cpu_seconds"] > 0
     assert len(result["task_list_sha256"]) == 64
@@ -204,7 +205,7 @@ def test_every_way_to_evaluate_works(call, run_folder, flags):
 def test_without_json_people_get_a_table(call, run_folder):
     code, out, _ = call("evaluate", run_folder, "--tasks", 2, "--budget", 2)
     assert code == 0
-    assert "ceiling: oracle" in out and "agent, mode 2" in out and "task list" in out
+    assert "reference: expert" in out and "agent, mode 2" in out and "task list" in out
 
 
 def test_training_by_command_twice_is_one_training(call, tmp_path, monkeypatch):
@@ -321,7 +322,7 @@ def test_absent_fields_take_their_defaults_and_unknown_ones_are_refused():
     "values",
     [
         {"seed": "1"}, {"seed": True}, {"seed": 1.5}, {"env": 3}, {"env_options": {"l": "u"}}, {"env_options": [1]},
-        {"learn": {"clip": "x"}}, {"configurator": {"planner": "cek"}}, {"planner": {"hold": 1.5}}, {"cost": []},
+        {"learn": {"clip": "x"}}, {"configurator": {"planner": "cek"}}, {"planner": {"action_repeat": 1.5}}, {"cost": []},
     ],
 )  # fmt: skip
 def test_values_of_another_type_are_refused(values):
@@ -330,8 +331,8 @@ def test_values_of_another_type_are_refused(values):
 
 
 def test_whole_numbers_are_numbers_and_lists_become_tuples():
-    config = from_dict(Config, {"env_options": ["layout=u"], "learn": {"clip": 2}, "planner": {"hold": None}})
-    assert config.env_options == ("layout=u",) and config.learn.clip == 2 and config.planner.hold is None
+    config = from_dict(Config, {"env_options": ["layout=u"], "learn": {"clip": 2}, "planner": {"action_repeat": None}})
+    assert config.env_options == ("layout=u",) and config.learn.clip == 2 and config.planner.action_repeat is None
 
 
 def test_setup_obeys_the_threads():

@@ -229,8 +229,8 @@ def test_scalars_are_as_described(tiny_run: Path):
     patterns = {name: re.sub(r"<\w+>", r"\\w+", name).replace("hNN", r"h\d\d") for name in described}
     assert {k for k in logged if not any(re.fullmatch(p, k) for p in patterns.values())} == set()
     never = {name for name, p in patterns.items() if not any(re.fullmatch(p, k) for k in logged)}
-    # Two Rooms has no slots, and the presets leave these terms out.
-    assert never == {f"losses/{term}" for term in ("slots", "sigreg", "within_episode", "temporal")}
+    # Two Rooms has no proprio, and the presets leave these terms out.
+    assert never == {f"losses/{term}" for term in ("proprio", "sigreg", "within_episode", "temporal")}
 
 
 def test_the_tables_of_ablations_are_what_was_measured():

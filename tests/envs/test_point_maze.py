@@ -82,7 +82,7 @@ def test_is_a_simulator(layout: str) -> None:
     factors = world.factors(states)
     assert list(factors) == ["agent_x", "agent_y", "velocity_x", "velocity_y"]
     np.testing.assert_array_equal(np.stack(list(factors.values()), 1), states)
-    for action in (world.oracle_action(states, states[::-1]), world.greedy_action(states, states[::-1])):
+    for action in (world.expert_action(states, states[::-1]), world.greedy_action(states, states[::-1])):
         assert action.shape == (7, 2) and np.abs(action).max() <= 1
     assert world.max_steps == PointMaze.MAX_STEPS[layout]
 
@@ -91,17 +91,17 @@ def test_senses_only_what_was_asked_for() -> None:
     plain = PointMaze()
     percepts = plain.observe(plain.reset(np.random.default_rng(0), 3))
     assert set(percepts) == {"sensors"} and percepts["sensors"].shape == (3, 4)
-    assert plain.pixel_shape is None and [s.name for s in plain.slots] == ["x", "y", "vx", "vy"]
-    assert [s.name for s in PointMaze(contact=True).slots] == ["x", "y", "vx", "vy", "contact"]
+    assert plain.pixel_shape is None and [s.name for s in plain.proprio] == ["x", "y", "vx", "vy"]
+    assert [s.name for s in PointMaze(contact=True).proprio] == ["x", "y", "vx", "vy", "contact"]
 
 
 @pytest.mark.parametrize("layout", NAMES)
 def test_slots_are_scaled_and_measure_distance_alike_in_both_axes(layout: str) -> None:
     world = PointMaze(layout)
-    x, y = world.slots[:2]
-    assert x.is_goal and y.is_goal and x.scale == y.scale and not any(s.is_goal for s in world.slots[2:])
+    x, y = world.proprio[:2]
+    assert x.is_goal and y.is_goal and x.scale == y.scale and not any(s.is_goal for s in world.proprio[2:])
     sensors = world.observe(world.reset(np.random.default_rng(0), 2000))["sensors"]
-    values = np.stack([(sensors[:, s.index] - s.offset) / s.scale for s in world.slots[:2]], 1)
+    values = np.stack([(sensors[:, s.index] - s.offset) / s.scale for s in world.proprio[:2]], 1)
     assert 0.85 < np.abs(values).max() <= 1
 
 
@@ -162,7 +162,7 @@ def test_copies_behave_the_same() -> None:
     copy = pickle.loads(pickle.dumps(world))
     state = ball(0, 0, 1, 0)
     np.testing.assert_array_equal(copy.step(state, ball(1, 1), None), world.step(state, ball(1, 1), None))
-    assert copy.grid == world.grid and copy.slots == world.slots and copy.pixel_shape == world.pixel_shape
+    assert copy.grid == world.grid and copy.proprio == world.proprio and copy.pixel_shape == world.pixel_shape
 
 
 @pytest.mark.parametrize("layout", NAMES)
@@ -275,7 +275,7 @@ def test_resets_are_spread_over_the_free_space(layout: str) -> None:
 def test_restart_is_a_reset_because_there_is_one_scene() -> None:
     world = PointMaze("medium")
     first = world.reset(np.random.default_rng(0), 5)
-    again = world.restart(np.random.default_rng(1), first)
+    again = world.reset_within_scene(np.random.default_rng(1), first)
     assert not world.has_scenes
     np.testing.assert_array_equal(again, world.reset(np.random.default_rng(1), 5))
 
@@ -314,7 +314,7 @@ def test_same_seed_same_draws() -> None:
 @pytest.mark.parametrize("layout", NAMES)
 def test_oracle_solves_and_greedy_does_not(layout: str) -> None:
     world = PointMaze(layout)
-    oracle, greedy = solved(world, world.oracle_action), solved(world, world.greedy_action)
+    oracle, greedy = solved(world, world.expert_action), solved(world, world.greedy_action)
     assert oracle >= 0.95
     assert 0.05 < greedy < oracle - 0.2
 
@@ -324,7 +324,7 @@ def test_oracle_stays_at_the_goal() -> None:
     tasks = world.sample_tasks(np.random.default_rng(0), 20)
     states = tasks.start
     for _ in range(world.max_steps):
-        states = world.step(states, world.oracle_action(states, tasks.goal), None)
+        states = world.step(states, world.expert_action(states, tasks.goal), None)
     np.testing.assert_allclose(states, tasks.goal, atol=0.05)
 
 
@@ -332,7 +332,7 @@ def test_own_layouts() -> None:
     rng = np.random.default_rng(0)
     world = PointMaze(list(CORRIDOR))
     assert world.max_steps > 0 and len(world.sample_tasks(rng, 10)) == 10
-    assert solved(world, world.oracle_action) == 1
+    assert solved(world, world.expert_action) == 1
     single = PointMaze(("###", "#.#", "###"))
     assert not single._distance.any() and len(single.sample_tasks(rng, 3)) == 3
     split = PointMaze(("#####", "#.#.#", "#####"))  # no task leads from one island to another
@@ -382,7 +382,7 @@ def test_pixels_show_the_ball_where_it_is(layout: str) -> None:
 @pytest.mark.parametrize("layout", NAMES)
 def test_map_shows_the_layout(layout: str) -> None:
     world = PointMaze(layout)
-    picture = world.draw_map()
+    picture = world.render_map()
     assert picture.shape == (32 * len(world.grid), 32 * len(world.grid[0]), 3) and picture.dtype == np.uint8
     bright = picture[16::32, 16::32, 0] > 150
     np.testing.assert_array_equal(bright, world.free)

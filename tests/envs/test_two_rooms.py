@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from agent.evaluation.evaluate import floors
+from agent.evaluation.evaluate import reference as reference_controllers
 from envs.api import Simulator, Tasks
 from envs.two_rooms import DOOR_Y, MARGIN, WALL_X, TwoRooms
 
@@ -184,8 +184,8 @@ def test_floors():
     """Random actions fail, the straight line solves a third, knowing the door solves all."""
     for random_wall in (False, True):
         world = TwoRooms(random_wall)
-        shares = floors(world, world.sample_tasks(np.random.default_rng(4), 200), 200, 0)
-        assert shares["oracle"] == 1.0
+        shares = reference_controllers(world, world.sample_tasks(np.random.default_rng(4), 200), 200, 0)
+        assert shares["expert"] == 1.0
         assert 0.3 <= shares["greedy"] <= 0.5
         assert shares["random"] < 0.05
 
@@ -236,7 +236,7 @@ def test_resets_are_free_places_everywhere(random_wall: bool):
     assert np.isin(wall_x, WALL_X).all() and np.isin(door_y, DOOR_Y).all()
     counts = np.histogram2d(x, y, bins=7, range=[[4, 60], [4, 60]])[0]
     assert counts.min() > 0.5 * counts.mean()
-    again = world.restart(rng, states)
+    again = world.reset_within_scene(rng, states)
     assert np.array_equal(again[:, 2:], states[:, 2:]) and (again[:, :2] != states[:, :2]).all()
 
 
@@ -276,7 +276,7 @@ def test_factors_map_and_protocol():
     assert list(world.factors(states)) == ["agent_x", "agent_y", "wall_x", "door_y"]
     assert list(TwoRooms().factors(states)) == ["agent_x", "agent_y"]
     assert np.array_equal(np.stack(list(world.factors(states).values()), 1), states)
-    picture = world.draw_map(states[0])
+    picture = world.render_map(states[0])
     assert picture.shape == (65, 65, 3) and picture.dtype == np.uint8
     assert np.array_equal(picture[..., 0] < 128, world.observe(states[:1])["pixels"][0, 1] == 255)
     assert np.array_equal(world.to_map(world.positions(states)), states[:, :2])
@@ -285,6 +285,6 @@ def test_factors_map_and_protocol():
 def test_oracle_and_greedy_stay_within_the_limit():
     world = TwoRooms(True)
     tasks: Tasks = world.sample_tasks(np.random.default_rng(11), 500)
-    for control in (world.oracle_action, world.greedy_action):
+    for control in (world.expert_action, world.greedy_action):
         actions = control(tasks.start, tasks.goal)
         assert actions.shape == (500, 2) and (np.linalg.norm(actions, axis=1) <= LIMIT + 1e-5).all()

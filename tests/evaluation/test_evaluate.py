@@ -1,4 +1,4 @@
-"""Promises of agent/evaluate.py: frozen tasks, honest intervals, floors, and an oracle that tells the truth."""
+"""Promises of agent/evaluate.py: frozen tasks, honest intervals, reference, and an oracle that tells the truth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ FROZEN = {
 """Whoever changes these makes every published number incomparable."""
 
 KEYS = {
-    "success", "success_final", "ci_low", "ci_high", "n_tasks", "task_list_sha256", "floors", "plan_ms_median", "seed",
+    "success", "success_final", "ci_low", "ci_high", "n_tasks", "task_list_sha256", "reference", "plan_ms_median",
+    "seed",
 }  # fmt: skip
 
 
@@ -81,7 +82,7 @@ def test_wilson_contains_the_share_and_stays_in_bounds():
 @pytest.mark.parametrize("make", [tiny, tiny_maze])
 def test_oracle_dynamics_are_the_perceived_truth(make):
     agent, simulator = born(make())
-    block, rng = agent.world_model.block, np.random.default_rng(0)
+    block, rng = agent.world_model.action_block, np.random.default_rng(0)
     states = simulator.reset(rng, 3)
     oracle = evaluate.OracleDynamics(simulator, agent.perception, block)
     oracle.states = states
@@ -96,7 +97,7 @@ def test_oracle_dynamics_are_the_perceived_truth(make):
                     now = simulator.step(now, candidates[e, n, h, k : k + 1].numpy(), None)
                 seen = agent.perception.encode(as_tensors(as_observation(simulator.observe(now))))
                 assert torch.allclose(found.latent[2 * e + n, h], seen.latent[0], atol=1e-5)
-                assert torch.allclose(found.slots[2 * e + n, h], seen.slots[0], atol=1e-6)
+                assert torch.allclose(found.proprio[2 * e + n, h], seen.proprio[0], atol=1e-6)
     assert np.array_equal(oracle.states, states), "imagining does not move the world"
     one = oracle.predict(start, candidates[:, 0, 0])
     assert torch.allclose(one.latent, found.latent[::2, 0], atol=1e-5)
@@ -115,10 +116,10 @@ def test_the_oracle_takes_the_place_of_the_model_and_gives_it_back(trained_run, 
 def test_floors_are_ordered_and_reproducible():
     simulator = make_simulator("TwoRooms-v0", {})
     tasks, _ = task_list(simulator, 60)
-    found = evaluate.floors(simulator, tasks, 60, 0)
-    assert set(found) == {"random", "greedy", "oracle"}
-    assert found["random"] < 0.1 and found["greedy"] < 0.5 and found["oracle"] > 0.95
-    assert evaluate.floors(simulator, tasks, 60, 0) == found
+    found = evaluate.reference(simulator, tasks, 60, 0)
+    assert set(found) == {"random", "greedy", "expert"}
+    assert found["random"] < 0.1 and found["greedy"] < 0.5 and found["expert"] > 0.95
+    assert evaluate.reference(simulator, tasks, 60, 0) == found
 
 
 def test_roll_counts_steps_and_positions():

@@ -16,7 +16,7 @@ from tests.helpers import born, tiny, tiny_maze
 def test_the_true_cost_is_the_way_that_the_oracle_controller_still_needs(make):
     config = make()
     agent, simulator = born(config)
-    block = config.world_model.block
+    block = config.world_model.action_block
     tasks = simulator.sample_tasks(np.random.default_rng(0), 2)
     cost = TrueCost(simulator, agent.perception, block, limit=config.max_steps * 20)
     assert isinstance(cost, Cost)
@@ -26,10 +26,10 @@ def test_the_true_cost_is_the_way_that_the_oracle_controller_still_needs(make):
     left = cost.remaining(cost.landmarks)
     twins = (left * block - cost.steps).abs() > 0
     assert twins.float().mean() < 0.02, "but for landmarks that look alike"
-    start = simulator.restart(np.random.default_rng(0), np.repeat(tasks.goal, LANDMARKS, 0))[7:8]
+    start = simulator.reset_within_scene(np.random.default_rng(0), np.repeat(tasks.goal, LANDMARKS, 0))[7:8]
     states, steps = start, 0
     while not simulator.success(states, tasks.goal[:1])[0]:
-        states = simulator.step(states, simulator.oracle_action(states, tasks.goal[:1]), None)
+        states = simulator.step(states, simulator.expert_action(states, tasks.goal[:1]), None)
         steps += 1
     assert cost.steps[0, 7] == steps
 
@@ -40,7 +40,7 @@ def test_the_energy_of_a_path_adds_up_to_the_discounted_way():
     tasks = simulator.sample_tasks(np.random.default_rng(0), 1)
     cost = TrueCost(simulator, agent.perception, 4, limit=100)
     cost.survey(tasks.goal)
-    directive = agent.configurator.configure(agent.task, None, agent.digests())
+    directive = agent.configurator.configure(agent.task, None, agent.statuses())
     far = int(cost.steps[0].argmax())
     path = State.cat([cost.landmarks[:, far : far + 1], cost.landmarks[:, far : far + 1], cost.landmarks[:, :1]], 1)
     found = cost.path(path, torch.empty(0), directive)

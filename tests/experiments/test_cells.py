@@ -19,7 +19,7 @@ from agent.evaluation.evaluate import evaluate
 from agent.experiments import cells as ablate
 from agent.experiments.cells import cells, compare, finished
 from agent.experiments.reuse import digest, shared, trainings
-from agent.experiments.variants import ABLATIONS, FULL, SHAMS, Variant, setting, variants, varied
+from agent.experiments.variants import ABLATIONS, FULL, PLACEBOS, Variant, setting, variants, varied
 from agent.interaction.environment import make_simulator
 from agent.learning.train import train_run
 from agent.presets import PRESETS, point_maze, two_rooms
@@ -35,9 +35,9 @@ def small(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_ablation_changes_an_agent_that_has_everything():
-    weights = dataclasses.replace(two_rooms().objectives, temporal=1.0, within_episode=1.0)
+    weights = dataclasses.replace(two_rooms().losses, temporal=1.0, within_episode=1.0)
     acting = dataclasses.replace(two_rooms().configurator, effort_weight=1.0, contact_weight=1.0)
-    everything = dataclasses.replace(point_maze(), objectives=weights, configurator=acting)
+    everything = dataclasses.replace(point_maze(), losses=weights, configurator=acting)
     changed = {name: change(everything) for name, change in ABLATIONS.items()}
     idle = {name for name, config in changed.items() if config == everything}
     assert idle == {"sigreg"}, "which vicreg stands in for"
@@ -45,10 +45,10 @@ def test_every_ablation_changes_an_agent_that_has_everything():
 
 
 def test_a_term_that_is_not_in_the_loss_cannot_be_left_out():
-    rooms, sketched = two_rooms(), setting("objectives.anticollapse", "sigreg")(two_rooms())
-    assert ABLATIONS["slots"](rooms) == rooms, "Two Rooms has none"
+    rooms, sketched = two_rooms(), setting("losses.anticollapse", "sigreg")(two_rooms())
+    assert ABLATIONS["proprio"](rooms) == rooms, "Two Rooms has none"
     assert ABLATIONS["variance"](sketched) == ABLATIONS["covariance"](sketched) == sketched
-    assert ABLATIONS["sigreg"](sketched).objectives.sigreg == 0
+    assert ABLATIONS["sigreg"](sketched).losses.sigreg == 0
 
 
 def test_what_a_variant_is_trained_for_fits_the_agent_that_acts(tmp_path: Path):
@@ -71,8 +71,8 @@ def test_what_a_variant_is_trained_for_fits_the_agent_that_acts(tmp_path: Path):
 
 def test_every_sham_changes_an_agent_in_its_own_way():
     full = two_rooms()
-    changed = {digest(change(full)) for change in SHAMS.values()}
-    assert len(changed) == len(SHAMS) and digest(full) not in changed
+    changed = {digest(change(full)) for change in PLACEBOS.values()}
+    assert len(changed) == len(PLACEBOS) and digest(full) not in changed
 
 
 @pytest.mark.parametrize("make", [tiny, tiny_maze])
@@ -89,9 +89,9 @@ def test_an_agent_without_a_module_still_lives(make, name: str, tmp_path: Path):
     found, _ = evaluate(agent, simulator, 8, 2)
     assert 0 <= found["success"] <= 1
     if name == "world-model":
-        state = State(torch.randn(2, agent.perception.latent_size), torch.randn(2, agent.perception.slot_size))
-        after = agent.world_model.predict(state, torch.ones(2, agent.world_model.block, 2))
-        assert torch.equal(after.latent, state.latent) and torch.equal(after.slots, state.slots)
+        state = State(torch.randn(2, agent.perception.latent_size), torch.randn(2, agent.perception.proprio_size))
+        after = agent.world_model.predict(state, torch.ones(2, agent.world_model.action_block, 2))
+        assert torch.equal(after.latent, state.latent) and torch.equal(after.proprio, state.proprio)
     if name == "perception":
         assert not list(agent.perception.parameters())
     if name == "memory":
@@ -111,11 +111,11 @@ def test_an_agent_without_a_module_still_lives(make, name: str, tmp_path: Path):
         (ABLATIONS["memory"], "world model of full"),
         (setting("configurator.discount", 0.9), "world model of full"),
         (setting("learn.critic_far", 2), "world model of full"),
-        (SHAMS["critic-labels"], "world model of full"),
-        (SHAMS["subgoals"], "of full"),
-        (SHAMS["encoder"], "its own"),
+        (PLACEBOS["critic-labels"], "world model of full"),
+        (PLACEBOS["subgoals"], "of full"),
+        (PLACEBOS["encoder"], "its own"),
         (ABLATIONS["variance"], "its own"),
-        (setting("world_model.block", 2), "its own"),
+        (setting("world_model.action_block", 2), "its own"),
     ],
 )
 def test_trainings_are_shared_up_to_the_first_phase_that_differs(change, weights):
@@ -145,9 +145,9 @@ def test_a_training_in_stages_gives_the_weights_of_one_in_one_piece(tmp_path: Pa
 
 
 def test_values_of_a_sweep_have_the_type_of_their_field():
-    found = varied("objectives.temporal=0,1", two_rooms())
-    assert [c.objectives.temporal for c in found.values()] == [0.0, 1.0]
-    assert all(isinstance(c.objectives.temporal, float) for c in found.values())
+    found = varied("losses.temporal=0,1", two_rooms())
+    assert [c.losses.temporal for c in found.values()] == [0.0, 1.0]
+    assert all(isinstance(c.losses.temporal, float) for c in found.values())
     named = varied("configurator.planner=mppi,cem", two_rooms())
     assert [c.configurator.planner for c in named.values()] == ["mppi", "cem"]
 
@@ -166,7 +166,7 @@ def test_values_of_a_sweep_have_the_type_of_their_field():
         (["small", "--vary", "planner.sample=4"], "did you mean 'configurator.samples'"),
         (["small", "--vary", "memory.capacity=-1"], "expected capacity >= 0"),
         (["small", "--vary", "memory.capacity=abc"], "where int is expected"),
-        (["small", "--set", "planner.hold=0"], "--set planner.hold=0"),
+        (["small", "--set", "planner.action_repeat=0"], "--set planner.action_repeat=0"),
         (["small", "--without", "mode2", "--set", "learn.policy_steps=0"], "there is no policy"),
         (["small", "--vary", "configurator.samples=4", "--vary", "configurator.horizon=4"], "--vary is given twice"),
         (["small", "--vary", "configurator=4"], "not one field"),
@@ -174,7 +174,7 @@ def test_values_of_a_sweep_have_the_type_of_their_field():
         (["small", "--vary", "configurator.samples"], "a field and its values"),
         (["small", "--vary", "configurator.samples=0"], "must be 1 or more"),
         (["small", "--seeds", "0"], "--seeds must be 1 or more"),
-        (["small", "--sham", "critic-label"], "did you mean 'critic-labels'"),
+        (["small", "--placebo", "critic-label"], "did you mean 'critic-labels'"),
         (["small", "--set", "learn.batch=4,8"], "several values"),
         (["small", "--set", "learn.batch=one"], "--set learn.batch=one"),
     ],
@@ -208,7 +208,7 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     assert json.loads((tmp_path / "comparison.json").read_text()) == json.loads(json.dumps(first))
     table = (tmp_path / "table.md").read_text()
     assert "`me --seeds 2` and the flags of the row; 3 tasks a seed. On the same tasks: random actions" in table
-    assert set(first["floors"]) == {"random", "greedy", "oracle"}
+    assert set(first["reference"]) == {"random", "greedy", "expert"}
     assert "`--vary configurator.samples=4`" in table and len(table.splitlines()) == 4 + len(rows)
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert rows["configurator.samples=4"]["command"] == "me --seeds 2 --vary configurator.samples=4"
@@ -231,7 +231,7 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
 
     def train(config, folder, command, after):
         tried.append(folder)
-        if not config.objectives.multi_step:
+        if not config.losses.multi_step:
             raise UserError("out of luck")
         return train_run(config, folder, command, after=after)
 
@@ -245,7 +245,7 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
 
 
 def test_a_part_that_is_not_there_is_left_out_of_the_table_with_a_remark(small, capsys):
-    found = variants(small, ["temporal", "critic"], sham=["critic-labels"], settings=["learn.critic_steps=0"])
+    found = variants(small, ["temporal", "critic"], placebo=["critic-labels"], settings=["learn.critic_steps=0"])
     assert list(found) == [FULL], "no temporal term, and with that setting no critic either"
     said = capsys.readouterr().err
     assert "no temporal" in said and "no critic" in said and "no critic-labels" in said

@@ -46,7 +46,7 @@ def test_a_lost_machine_changes_nothing(machines, monkeypatch, tmp_path: Path):
     monkeypatch.setitem(PRESETS, "small", tiny)
     monkeypatch.setattr("agent.interaction.explore.SHARD", 4)
     chosen = variants("small", ["critic", "multi-step"], vary=["configurator.samples=4"])
-    broken = setting("objectives.temporal", 1.0)(chosen["full"].config)
+    broken = setting("losses.temporal", 1.0)(chosen["full"].config)
     chosen["one that fails"] = Variant(dataclasses.replace(broken, max_steps=7))
     local, far = tmp_path / "local", tmp_path / "far"
     marks = tmp_path / "marks"
@@ -60,7 +60,7 @@ def test_a_lost_machine_changes_nothing(machines, monkeypatch, tmp_path: Path):
             (marks / f"{node}-{time.time_ns()}").touch()
             if node == name_of_doomed:
                 time.sleep(120)  # it is lost before that
-        if config.objectives.temporal:
+        if config.losses.temporal:
             raise UserError("out of luck")
         return train_run(config, folder, command, after=after, spread=spread)
 

@@ -258,7 +258,7 @@ class Unfair(TwoRooms):
 
 
 class Lost(TwoRooms):
-    def oracle_action(self, states: Any, goals: Any) -> Any:
+    def expert_action(self, states: Any, goals: Any) -> Any:
         return self.greedy_action(states, goals)
 
 
@@ -276,7 +276,7 @@ class Forgetful(PointMaze):
     ("kind", "which", "found"),
     [
         (Unfair, "tasks", "3 of 50 are solved before"),
-        (Lost, "tasks", "oracle"),
+        (Lost, "tasks", "expert"),
         (Forgetful, "exact states", "does not continue"),
     ],
 )

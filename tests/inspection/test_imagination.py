@@ -159,7 +159,7 @@ def test_error_curves_equal_an_independent_computation(rooms, shown):
 
 
 def test_position_error_of_persistence_is_how_far_the_agent_really_went():
-    """The maze's slots hold the position, so that the probe's reading is all but exact."""
+    """The maze's proprio hold the position, so that the probe's reading is all but exact."""
     config = maze()
     agent, simulator = born(config)
     numbers = imagination.pictures(agent, config, simulator, 1, 4, 0).numbers
@@ -189,9 +189,9 @@ def test_maze_frames_show_the_ball_where_it_is():
     for n in range(3):
         for t in range(SEEN + 2):
             red = np.argwhere((real[n, t, ..., 0] > 150) & (real[n, t, ..., 1] < 110))
-            row, column = red.mean(0) * simulator.draw_map().shape[0] / real.shape[2]
+            row, column = red.mean(0) * simulator.render_map().shape[0] / real.shape[2]
             assert np.linalg.norm((column, row) - simulator.to_map(rollout.data.positions[n, t][None])[0]) < 3
-    # What it sees, it knows: the slots are copied.
+    # What it sees, it knows: the proprio are copied.
     assert np.abs(real[:, :SEEN].astype(int) - imagined[:, :SEEN]).mean() < 1
 
 

@@ -1,4 +1,4 @@
-"""Recordings: every Thought of an episode, with the plans that lost, in plain JSON that is checked before its use."""
+"""Recordings: every Decision of an episode, with the plans that lost, in plain JSON that is checked before its use."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 
 import envs
 from agent.inspection.check import CheckArguments, check
-from envs import SIMULATORS, Simulator, VectorWorld, World
+from envs import SIMULATORS, SimEnv, Simulator, SimVectorEnv
 
 WORLDS: dict[str, tuple[str, dict[str, Any]]] = {env_id: (env_id, {}) for env_id in SIMULATORS} | {
     "medium": ("PointMaze-v0", {"layout": "medium"}),
@@ -43,16 +43,16 @@ def single(name: str, **more: Any) -> gym.Env:
     return gym.make(env_id, **options, **more)
 
 
-def several(name: str, num_envs: int = N, **more: Any) -> VectorWorld:
+def several(name: str, num_envs: int = N, **more: Any) -> SimVectorEnv:
     env_id, options = WORLDS[name]
     made = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options, **more)
-    assert isinstance(made, VectorWorld)
+    assert isinstance(made, SimVectorEnv)
     return made
 
 
-def bare(name: str) -> World:
+def bare(name: str) -> SimEnv:
     world = shared(name).unwrapped
-    assert isinstance(world, World)
+    assert isinstance(world, SimEnv)
     return world
 
 
@@ -324,16 +324,16 @@ def test_simulator_protocol_and_its_shapes(name: str):
     size = len(simulator.action_low)
     actions = rng.uniform(simulator.action_low, simulator.action_high, (5, size))
     assert states.dtype == np.float64 and simulator.step(states, actions, rng).shape == states.shape
-    assert simulator.restart(rng, states).shape == states.shape
+    assert simulator.reset_within_scene(rng, states).shape == states.shape
     assert simulator.positions(states).shape == (5, 2)
     assert all(values.shape == (5,) for values in simulator.factors(states).values())
     tasks = simulator.sample_tasks(rng, 5)
     assert tasks.start.shape == tasks.goal.shape == states.shape
-    for control in (simulator.oracle_action, simulator.greedy_action):
+    for control in (simulator.expert_action, simulator.greedy_action):
         chosen = control(tasks.start, tasks.goal)
         assert chosen.shape == (5, size)
         assert (chosen >= simulator.action_low - 1e-6).all() and (chosen <= simulator.action_high + 1e-6).all()
-    picture = simulator.draw_map(states[0])
+    picture = simulator.render_map(states[0])
     column, row = simulator.to_map(simulator.positions(states))[0]
     assert 0 <= column < picture.shape[1] and 0 <= row < picture.shape[0]
     percepts = simulator.observe(states)
@@ -342,7 +342,7 @@ def test_simulator_protocol_and_its_shapes(name: str):
         assert percepts["pixels"].shape == (5, *simulator.pixel_shape) and percepts["pixels"].dtype == np.uint8
     if simulator.sensor_low is not None:
         assert percepts["sensors"].shape == (5, len(simulator.sensor_low))
-        assert all(slot.index < len(simulator.sensor_low) for slot in simulator.slots)
+        assert all(slot.index < len(simulator.sensor_low) for slot in simulator.proprio)
     assert (simulator.sensor_low is None) == ("sensors" not in percepts)
 
 
@@ -356,8 +356,8 @@ def test_a_world_of_ones_own_is_registered_in_one_line():
     try:
         envs.register("Mine-v0", envs.TwoRooms, max_steps=9)
         env, many = gym.make("Mine-v0"), gym.make_vec("Mine-v0", 2, vectorization_mode="vector_entry_point")
-        assert isinstance(env.unwrapped, World) and env.unwrapped.max_steps == 9
-        assert isinstance(many, VectorWorld) and many.max_steps == 9
+        assert isinstance(env.unwrapped, SimEnv) and env.unwrapped.max_steps == 9
+        assert isinstance(many, SimVectorEnv) and many.max_steps == 9
     finally:
         gym.registry.pop("Mine-v0", None)
 
@@ -366,7 +366,7 @@ def test_a_world_of_ones_own_is_registered_in_one_line():
 def test_an_episode_is_as_long_as_the_layout_asks(options: dict, steps: int):
     assert gym.make("PointMaze-v0", **options).unwrapped.max_steps == steps
     many = gym.make_vec("PointMaze-v0", 2, vectorization_mode="vector_entry_point", **options)
-    assert isinstance(many, VectorWorld) and many.max_steps == steps
+    assert isinstance(many, SimVectorEnv) and many.max_steps == steps
 
 
 @pytest.mark.parametrize("position", [(3.9, 30.0), (30.0, 60.1)])

@@ -15,7 +15,7 @@ from agent.errors import UserError
 from agent.interaction.environment import OpenWorld, actions_of, senses_of
 from agent.interaction.explore import collect, collect_gymnasium, explore, explorer
 from agent.interaction.replay import Dataset
-from envs import PointMaze, TwoRooms, VectorWorld
+from envs import PointMaze, SimVectorEnv, TwoRooms
 from modules.types import ActionSpace
 
 SPACE = ActionSpace((-1.0, -2.0), (1.0, 4.0), None)
@@ -140,7 +140,7 @@ def test_pictures_and_dicts(mode: AutoresetMode, form: str):
 
 def test_own_vector_world_is_collected_through_its_autoreset():
     """The same promise for the batched form of this project's worlds: velocity and position tell a jump."""
-    envs = VectorWorld(PointMaze(), 6, max_steps=29)
+    envs = SimVectorEnv(PointMaze(), 6, max_steps=29)
     config = Config(episodes=20, length=3)
     data = collect_gymnasium(config, envs, 4, np.random.default_rng(0), actions_of(envs.simulator))
     assert data.sensors is not None and data.sensors.shape == (20, 4, 4)

@@ -38,7 +38,7 @@ def losses(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("kind", ["vicreg", "sigreg"])
 def test_two_ranks_have_the_loss_curve_of_one(tmp_path: Path, kind: str):
     steps = [f"--learn.{name}-steps=0" for name in ("critic", "policy", "decoder")]
-    terms = ["--objectives.temporal=1", "--objectives.within-episode=1", f"--objectives.anticollapse={kind}"]
+    terms = ["--losses.temporal=1", "--losses.within-episode=1", f"--losses.anticollapse={kind}"]
     same = [*steps, *terms, "--learn.world-model-steps=40", "--threads=1"]
     for ranks in (1, 2):
         done = torchrun(ranks, *same, f"--out={tmp_path / str(ranks)}")

@@ -21,7 +21,7 @@ from agent.learning.schedules import schedule
 from agent.learning.trainer import Learner, step_generator
 from agent.storage.checkpoint import checkpoint_steps
 from agent.storage.run import Run
-from modules import objectives
+from modules import losses
 from tests.helpers import TINY_STEPS, born, explored, tiny, tiny_maze, train_tiny, weights_hash
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def checkpoint_bytes(folder: Path) -> str:
 
 
 def sigreg(config):
-    return dataclasses.replace(config, objectives=objectives.Config(anticollapse="sigreg"))
+    return dataclasses.replace(config, losses=losses.Config(anticollapse="sigreg"))
 
 
 CONFIGS = {"pixels": tiny, "sensors": tiny_maze, "sigreg": lambda: sigreg(tiny_maze())}

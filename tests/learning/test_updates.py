@@ -9,7 +9,8 @@ import torch
 from agent.config import check
 from agent.errors import UserError
 from agent.interaction.environment import as_tensors
-from agent.learning import critic, records, schedules, world_model
+from agent.learning import critic, schedules, world_model
+from agent.learning import records as learning_records
 from envs.gym_env import as_observation
 from tests.helpers import born, explored, tiny, tiny_maze
 
@@ -26,7 +27,7 @@ def test_memory_holds_what_was_perceived_in_whole_episodes():
     agent, data, records = remembered(config)
     assert agent.memory.size == 8 * 5  # 40 records hold eight episodes of four blocks and one more state
     for i in range(0, 40, 7):
-        episode, moment = int(records.episode[i]), int(records.time[i]) // agent.world_model.block
+        episode, moment = int(records.episode[i]), int(records.time[i]) // agent.world_model.action_block
         seen = data.observe(torch.tensor([episode]), torch.tensor([moment]))
         assert torch.allclose(records.state.latent[i], agent.perception.encode(seen).latent[0], atol=1e-5)
         if moment < data.length:
@@ -35,11 +36,11 @@ def test_memory_holds_what_was_perceived_in_whole_episodes():
 
 def test_the_next_record_is_one_block_later_or_itself():
     agent, _, records = remembered(tiny())
-    after = learning_records.next_record(records, agent.world_model.block)
+    after = learning_records.next_record(records, agent.world_model.action_block)
     assert torch.equal(records.episode[after], records.episode)
     last = records.time == records.time.max()
     assert torch.equal(after[last], torch.arange(40)[last])
-    assert torch.equal(records.time[after][~last], records.time[~last] + agent.world_model.block)
+    assert torch.equal(records.time[after][~last], records.time[~last] + agent.world_model.action_block)
 
 
 @pytest.mark.parametrize("env", ["TwoRooms-v0", "TwoRoomsRandom-v0"])
@@ -58,7 +59,7 @@ def test_records_are_drawn_from_one_scene(env):
 def test_held_actions_are_the_limits_and_half_of_them_in_all_directions(make):
     agent, simulator = born(make())
     actions = critic.held_actions(agent, torch.device("cpu"))
-    assert actions.shape == (17, agent.world_model.block, 2)
+    assert actions.shape == (17, agent.world_model.action_block, 2)
     assert torch.equal(actions, actions[:, :1].expand_as(actions)) and not actions[0].any()
     norm = simulator.action_max_norm or np.inf
     assert (actions.norm(dim=-1) <= norm + 1e-4).all() and actions[1:9].norm(dim=-1).min() > 0.9 * min(norm, 1)
@@ -84,7 +85,9 @@ def test_futures_are_imagined_step_by_step(far):
         assert blocks.tolist() == [1.0] * 17 + ([3.0] * 8 if far == 3 else [])
         for n, k in ((0, 1), (5, 1), (16, 1), *(((17, 3), (24, 3)) if far == 3 else ())):
             held = actions[n if n < 17 else n - 16][None, None].expand(3, k, -1, -1)
-            assert torch.allclose(imagined.slots[:, n], agent.world_model.rollout(state, held).slots[:, -1], atol=1e-5)
+            assert torch.allclose(
+                imagined.proprio[:, n], agent.world_model.rollout(state, held).proprio[:, -1], atol=1e-5
+            )
 
 
 # Shams

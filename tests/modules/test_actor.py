@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modules.actor import Actor, Config, Policy, distillation_loss
-from modules.perception import Readout
+from modules.perception import StateEmbedding
 from modules.planners import PLANNERS
 from modules.planners import Config as PlannerConfig
 from modules.types import ActionSpace, Directive, State
@@ -19,7 +19,7 @@ BALL = ActionSpace((-2.0, -2.0), (2.0, 2.0), max_norm=2.0)
 
 def actor(space: ActionSpace = SPACE, block: int = 2) -> Actor:
     torch.manual_seed(0)
-    policy = Policy(Config(hidden=16), space, Readout(6, 1, None, 16), Readout(6, 1, None, 16))
+    policy = Policy(Config(hidden=16), space, StateEmbedding(6, 1, None, 16), StateEmbedding(6, 1, None, 16))
     return Actor(policy, {k: partial(v, PlannerConfig()) for k, v in PLANNERS.items()}, block, seed=0)
 
 
@@ -103,13 +103,13 @@ def test_a_warm_start_that_cannot_be_used_is_not(case):
 def test_a_search_begins_at_the_proposal(planner):
     a = actor()
     start = a.propose(states(2), directive(), torch.full((2, 6, 2), 0.5))
-    candidates = a.search(start, directive(planner=planner)).propose()
+    candidates = a.search(start, directive(planner=planner)).ask()
     assert candidates.shape == (2, 8, 3, 2, 2)
     assert torch.equal(candidates[:, 0].detach(), start)
 
 
 def test_the_digest_follows_the_buffer():
     a = actor()
-    assert a.digest() == {"policy_trained": 0.0}
+    assert a.status() == {"policy_trained": 0.0}
     a.trained.fill_(True)
-    assert a.digest() == {"policy_trained": 1.0} and bool(a.state_dict()["trained"])
+    assert a.status() == {"policy_trained": 1.0} and bool(a.state_dict()["trained"])

@@ -30,9 +30,9 @@ def test_a_task_may_reweight_drives():
     assert directive.weights == {"goal": 3.0, "effort": 0.2, "contact": 0.0}
 
 
-@pytest.mark.parametrize("digests", [{}, {"actor": {"policy_trained": 0.0}}, {"actor": {}}])
-def test_an_untrained_policy_means_mode_2(digests):
-    assert Configurator(Config(mode=1)).configure(Task(None), None, digests).mode == 2
+@pytest.mark.parametrize("statuses", [{}, {"actor": {"policy_trained": 0.0}}, {"actor": {}}])
+def test_an_untrained_policy_means_mode_2(statuses):
+    assert Configurator(Config(mode=1)).configure(Task(None), None, statuses).mode == 2
 
 
 def test_a_trained_policy_is_used_when_asked_for():
@@ -40,10 +40,10 @@ def test_a_trained_policy_is_used_when_asked_for():
     assert Configurator(Config(mode=2)).configure(Task(None), None, READY).mode == 2
 
 
-@pytest.mark.parametrize("digests", [{}, {"cost": {"critic_trained": 0.0}}])
-def test_an_untrained_critic_is_not_asked_and_plans_look_further(digests):
+@pytest.mark.parametrize("statuses", [{}, {"cost": {"critic_trained": 0.0}}])
+def test_an_untrained_critic_is_not_asked_and_plans_look_further(statuses):
     config = Config(horizon=4, horizon_without_critic=9)
-    directive = Configurator(config).configure(Task(None), None, digests)
+    directive = Configurator(config).configure(Task(None), None, statuses)
     assert (directive.critic_weight, directive.horizon) == (0.0, 9)
     directive = Configurator(config).configure(Task(None), None, READY)
     assert (directive.critic_weight, directive.horizon) == (1.0, 4)

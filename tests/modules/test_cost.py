@@ -13,7 +13,7 @@ from agent.interaction.environment import as_tensors
 from envs.gym_env import as_observation
 from modules import cost
 from modules.cost import Anatomy, Config, Costs, critic_loss, goal_distance
-from modules.perception import Readout, SlotReadout
+from modules.perception import ProprioEmbedding, StateEmbedding
 from modules.types import ActionSpace, Directive, State
 from tests.helpers import born, tiny, tiny_maze, train_tiny
 
@@ -29,24 +29,24 @@ def directive(goal: State | None, **changes) -> Directive:
 BODY = Anatomy(SPACE)
 
 
-def make(anatomy: Anatomy = BODY, latent: int = 6, slots: int = 3, **changes) -> Costs:
+def make(anatomy: Anatomy = BODY, latent: int = 6, proprio: int = 3, **changes) -> Costs:
     torch.manual_seed(0)
     config = Config(**{"hidden": 7, "ensemble": 2, "goal_scale": 0.5, **changes})
-    return critical(config, anatomy, latent, slots, GAMMA).double()
+    return critical(config, anatomy, latent, proprio, GAMMA).double()
 
 
-def critical(config: Config, anatomy: Anatomy, latent: int, slots: int, gamma: float) -> Costs:
-    """Costs that read a vector latent; goals by their slots where the anatomy says so."""
-    state, index = Readout(latent, slots, None, config.hidden), anatomy.goal_slots
-    goal = SlotReadout(index, config.hidden) if index else Readout(latent, slots, None, config.hidden)
+def critical(config: Config, anatomy: Anatomy, latent: int, proprio: int, gamma: float) -> Costs:
+    """Costs that read a vector latent; goals by their proprio where the anatomy says so."""
+    state, index = StateEmbedding(latent, proprio, None, config.hidden), anatomy.goal_proprio
+    goal = ProprioEmbedding(index, config.hidden) if index else StateEmbedding(latent, proprio, None, config.hidden)
     return Costs(config, anatomy, state, goal, gamma)
 
 
-def draw(*batch: int, latent: int = 6, slots: int = 3, seed: int = 0) -> State:
+def draw(*batch: int, latent: int = 6, proprio: int = 3, seed: int = 0) -> State:
     generator = torch.Generator().manual_seed(seed)
     return State(
         torch.randn(*batch, latent, generator=generator, dtype=torch.float64),
-        torch.randn(*batch, slots, generator=generator, dtype=torch.float64),
+        torch.randn(*batch, proprio, generator=generator, dtype=torch.float64),
     )
 
 
@@ -60,9 +60,9 @@ def tc(costs: Costs, state: State, goal: State) -> np.ndarray:
     def silu(x: np.ndarray) -> np.ndarray:
         return x / (1 + np.exp(-x))
 
-    s, g = (np.concatenate([x.latent.numpy(), x.slots.numpy()], -1) for x in (state, goal))
-    if costs.anatomy.goal_slots:
-        g = goal.slots.numpy()[..., list(costs.anatomy.goal_slots)]
+    s, g = (np.concatenate([x.latent.numpy(), x.proprio.numpy()], -1) for x in (state, goal))
+    if costs.anatomy.goal_proprio:
+        g = goal.proprio.numpy()[..., list(costs.anatomy.goal_proprio)]
     x = linear(silu(linear(silu(linear(s, "state.head") + linear(g, "goal.head")), "heads.1")), "heads.3")
     return 1 / (1 + np.exp(-x)) / (1 - GAMMA)
 
@@ -76,21 +76,21 @@ def distance(states: State, goal: State) -> np.ndarray:
 # Drives
 
 
-@pytest.mark.parametrize("slots", [(), (0, 2)])
+@pytest.mark.parametrize("proprio", [(), (0, 2)])
 @pytest.mark.parametrize("saturate", [True, False])
-def test_goal_distance_is_zero_at_the_goal_and_grows(slots, saturate):
-    config, anatomy = Config(goal_scale=0.5, saturate=saturate), Anatomy(SPACE, slots)
+def test_goal_distance_is_zero_at_the_goal_and_grows(proprio, saturate):
+    config, anatomy = Config(goal_scale=0.5, saturate=saturate), Anatomy(SPACE, proprio)
     goal = draw(5)
     assert goal_distance(goal, goal, anatomy, config).tolist() == [0.0] * 5
     steps = [goal_distance(goal.map(lambda x, e=e: x + e), goal, anatomy, config) for e in (0.1, 0.2, 0.4)]
     assert (steps[0] > 0).all() and (steps[1] > steps[0]).all() and (steps[2] > steps[1]).all()
-    d = 0.4**2 * (len(slots) or 1) / 0.5
+    d = 0.4**2 * (len(proprio) or 1) / 0.5
     assert steps[2][0].item() == pytest.approx(1 - np.exp(-d) if saturate else d)
 
 
 def test_goals_in_slots_leave_the_latent_alone():
     goal = draw(4)
-    elsewhere = State(goal.latent + 5, goal.slots + torch.tensor([0.0, 9.0, 0.0]))
+    elsewhere = State(goal.latent + 5, goal.proprio + torch.tensor([0.0, 9.0, 0.0]))
     assert goal_distance(elsewhere, goal, Anatomy(SPACE, (0, 2)), Config()).tolist() == [0.0] * 4
 
 
@@ -98,7 +98,7 @@ def test_effort_and_contact_by_hand():
     actions = torch.tensor([[[2.0, 0.0], [1.0, -2.0]]])
     assert cost.effort(actions, Anatomy(SPACE)).tolist() == [(1 + 0 + 0.25 + 1) / 4]
     states = State(torch.zeros(3, 2), torch.tensor([[9.0, -0.5], [9.0, 0.5], [9.0, 1.5]]))
-    assert cost.contact(states, Anatomy(SPACE, contact_slot=1)).tolist() == [0.0, 0.5, 1.0]
+    assert cost.contact(states, Anatomy(SPACE, contact_proprio=1)).tolist() == [0.0, 0.5, 1.0]
     assert cost.contact(states, Anatomy(SPACE)).tolist() == [0.0] * 3
 
 
@@ -109,7 +109,7 @@ def test_terminal_energy_by_hand():
     costs, states, goal = make(), draw(2, 3), draw(2, seed=1)
     actions = torch.randn(2, 3, 4, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     found = costs.path(states, actions, directive(goal, weights={"goal": 2.0, "effort": 0.5}, critic_weight=0.7))
-    ic = 2 * distance(states, State(goal.latent[:, None], goal.slots[:, None]))[:, :-1].sum(1)
+    ic = 2 * distance(states, State(goal.latent[:, None], goal.proprio[:, None]))[:, :-1].sum(1)
     effort = 0.5 * np.square(actions.numpy() / 2).mean((2, 3)).sum(1)
     value = 0.7 * GAMMA**3 * tc(costs, states[:, -1], goal).mean(-1)
     np.testing.assert_allclose(found.energy.detach().numpy(), ic + effort + value, rtol=1e-9)
@@ -121,7 +121,7 @@ def test_literal_energy_by_hand():
     costs, states, goal = make(), draw(2, 3), draw(2, seed=1)
     actions = torch.zeros(2, 3, 4, 2, dtype=torch.float64)
     found = costs.path(states, actions, directive(goal, energy="literal", critic_weight=0.7))
-    each = State(goal.latent[:, None].expand(-1, 3, -1), goal.slots[:, None].expand(-1, 3, -1))
+    each = State(goal.latent[:, None].expand(-1, 3, -1), goal.proprio[:, None].expand(-1, 3, -1))
     expected = (distance(states, each) + 0.7 * tc(costs, states, each).mean(-1)).sum(1)
     np.testing.assert_allclose(found.energy.detach().numpy(), expected, rtol=1e-9)
 
@@ -144,7 +144,7 @@ def test_last_energy_by_hand(critic_weight):
 def test_without_a_critic_the_last_state_pays_too(energy):
     costs, states, goal = make(critic=False), draw(2, 3), draw(2, seed=1)
     actions = torch.zeros(2, 3, 4, 2, dtype=torch.float64)
-    expected = distance(states, State(goal.latent[:, None], goal.slots[:, None])).sum(1)
+    expected = distance(states, State(goal.latent[:, None], goal.proprio[:, None])).sum(1)
     for c, d in ((costs, directive(goal, energy=energy)), (make(), directive(goal, energy=energy, critic_weight=0.0))):
         np.testing.assert_allclose(c.path(states, actions, d).energy.detach().numpy(), expected, rtol=1e-12)
 
@@ -152,7 +152,7 @@ def test_without_a_critic_the_last_state_pays_too(energy):
 @pytest.mark.parametrize("energy", ["terminal", "literal"])
 def test_more_paths_of_an_episode_cost_what_each_alone_costs(energy):
     """(E, N, H) paths with one goal an episode: every path as if it were the only one."""
-    costs, states, goal = make(Anatomy(SPACE, contact_slot=1)), draw(2, 5, 3), draw(2, seed=1)
+    costs, states, goal = make(Anatomy(SPACE, contact_proprio=1)), draw(2, 5, 3), draw(2, seed=1)
     actions = torch.randn(2, 5, 3, 4, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     d = directive(goal, weights={"goal": 1.0, "effort": 0.3, "contact": 2.0}, energy=energy)
     together = costs.path(states, actions, d)
@@ -166,7 +166,7 @@ def test_more_paths_of_an_episode_cost_what_each_alone_costs(energy):
 
 
 def test_energy_is_the_sum_of_what_it_says():
-    costs, states = make(Anatomy(SPACE, contact_slot=1)), draw(2, 3)
+    costs, states = make(Anatomy(SPACE, contact_proprio=1)), draw(2, 3)
     weights = {"goal": 1.0, "effort": 0.3, "contact": 2.0}
     for energy in ("terminal", "literal", "last"):
         found = costs.path(
@@ -178,7 +178,7 @@ def test_energy_is_the_sum_of_what_it_says():
 
 
 def test_weights_are_linear():
-    costs, states, goal = make(Anatomy(SPACE, contact_slot=1)), draw(2, 3), draw(2, seed=1)
+    costs, states, goal = make(Anatomy(SPACE, contact_proprio=1)), draw(2, 3), draw(2, seed=1)
     actions = torch.ones(2, 3, 4, 2, dtype=torch.float64)
 
     def energy(v: float, **weights: float) -> torch.Tensor:
@@ -202,9 +202,9 @@ def test_no_goal_no_goal_cost():
     assert found.drives == {} and found.energy.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("goal_slots", [(), (0, 2)])
-def test_the_critic_equals_numpy(goal_slots):
-    costs, state, goal = make(Anatomy(SPACE, goal_slots)), draw(4), draw(4, seed=1)
+@pytest.mark.parametrize("goal_proprio", [(), (0, 2)])
+def test_the_critic_equals_numpy(goal_proprio):
+    costs, state, goal = make(Anatomy(SPACE, goal_proprio)), draw(4), draw(4, seed=1)
     found = costs.critic(state, costs.critic.embed_goal(goal))
     np.testing.assert_allclose(found.detach().numpy(), tc(costs, state, goal), rtol=1e-9)
     assert (found > 0).all() and (found < 1 / (1 - GAMMA)).all()
@@ -274,20 +274,20 @@ def test_the_hash_of_the_intrinsic_cost_survives_training_and_sees_constants(tmp
     assert cost.intrinsic_hash(after.anatomy, after.config) == before
     changed = dataclasses.replace(agent.cost.config, goal_scale=agent.cost.config.goal_scale * 2)
     assert cost.intrinsic_hash(agent.cost.anatomy, changed) != before
-    assert cost.intrinsic_hash(dataclasses.replace(agent.cost.anatomy, contact_slot=0), agent.cost.config) != before
+    assert cost.intrinsic_hash(dataclasses.replace(agent.cost.anatomy, contact_proprio=0), agent.cost.config) != before
 
 
 # The critic's learning
 
 
-def chain(gamma: float, goal_slots: tuple[int, ...] = ()) -> tuple[Costs, State, torch.Tensor]:
+def chain(gamma: float, goal_proprio: tuple[int, ...] = ()) -> tuple[Costs, State, torch.Tensor]:
     """Seven places in a row, each its own direction; the neighbours of each, itself at the ends."""
     torch.manual_seed(0)
     config = Config(hidden=48, ensemble=2, goal_scale=0.01)
-    costs = critical(config, Anatomy(SPACE, goal_slots), 7, 7 if goal_slots else 0, gamma)
+    costs = critical(config, Anatomy(SPACE, goal_proprio), 7, 7 if goal_proprio else 0, gamma)
     places = torch.eye(7)
     neighbours = torch.stack([(torch.arange(7) - 1).clamp(min=0), (torch.arange(7) + 1).clamp(max=6)], 1)
-    return costs, State(places, places if goal_slots else torch.zeros(7, 0)), neighbours
+    return costs, State(places, places if goal_proprio else torch.zeros(7, 0)), neighbours
 
 
 @pytest.mark.parametrize("far", [False, True])
@@ -310,7 +310,7 @@ def test_the_critic_learns_the_discounted_shortest_path(far):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        costs.follow(0.1)
+        costs.update_target(0.1)
     with torch.no_grad():
         value = costs.critic(places.map(lambda x: x[:, None]), costs.critic.embed_goal(places)[None]).mean(-1)
     steps = (torch.arange(7)[:, None] - torch.arange(7)).abs()
@@ -360,16 +360,16 @@ def test_the_slow_copy_follows():
     for p in costs.critic.parameters():
         p.data += 1.0
     start = [p.clone() for p in costs.target.parameters()]
-    costs.follow(0.25)
+    costs.update_target(0.25)
     for old, new, fast in zip(start, costs.target.parameters(), costs.critic.parameters(), strict=True):
         assert torch.allclose(new, 0.75 * old + 0.25 * fast)
-    costs.follow(1.0)
+    costs.update_target(1.0)
     assert all(torch.allclose(a, b) for a, b in zip(costs.target.parameters(), costs.critic.parameters(), strict=True))
 
 
 def test_the_digest_knows_whether_the_critic_has_learned():
     costs = make()
-    assert costs.digest() == {"critic_trained": 0.0}
+    assert costs.status() == {"critic_trained": 0.0}
     costs.trained.fill_(True)
-    assert costs.digest()["critic_trained"] == 1.0
-    assert make(critic=False).digest() == {"critic_trained": 0.0}
+    assert costs.status()["critic_trained"] == 1.0
+    assert make(critic=False).status() == {"critic_trained": 0.0}

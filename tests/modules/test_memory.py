@@ -53,7 +53,7 @@ def test_reads_by_time_exactly():
     read = memory.at(torch.tensor([12, 10]), torch.tensor([4, 8]))
     for i, (row, time) in enumerate([(2, 4), (0, 8)]):
         assert torch.equal(read.state.latent[i], written[time]["state"].latent[row])
-        assert torch.equal(read.state.slots[i], written[time]["state"].slots[row])
+        assert torch.equal(read.state.proprio[i], written[time]["state"].proprio[row])
         for name in ("action", "ic", "tc"):
             assert torch.equal(getattr(read, name)[i], written[time][name][row])
     assert read.time.tolist() == [4, 8] and read.episode.tolist() == [12, 10] and not read.imagined.any()
@@ -82,7 +82,7 @@ def test_perceived_and_imagined_records_are_told_apart():
     assert memory.at(1, 3, imagined=True).ic == batch(1, 1)["ic"][0] and memory.at(1, 3, imagined=True).imagined
     with pytest.raises(LookupError, match="imagined"):
         memory.at(2, 3, imagined=True)
-    assert memory.digest()["imagined_fraction"] == pytest.approx(1 / 3)
+    assert memory.status()["imagined_fraction"] == pytest.approx(1 / 3)
     assert len(memory.trajectories()) == 3
     assert [p.imagined.all().item() for p in memory.trajectories(imagined=True)] == [True]
     assert len(memory.trajectories(imagined=False)) == 2
@@ -106,8 +106,8 @@ def test_the_oldest_are_overwritten(capacity, counts):
     (piece,) = memory.trajectories()
     assert piece.time.tolist() == kept
     assert torch.equal(piece.ic, record["ic"][kept]) and torch.equal(piece.state.latent, record["state"].latent[kept])
-    assert memory.digest()["size"] == len(kept) == memory.records().ic.shape[0]
-    assert memory.digest()["mean_ic"] == pytest.approx(record["ic"][kept].mean().item(), abs=1e-5)
+    assert memory.status()["size"] == len(kept) == memory.records().ic.shape[0]
+    assert memory.status()["mean_ic"] == pytest.approx(record["ic"][kept].mean().item(), abs=1e-5)
 
 
 def test_an_unused_memory_costs_nothing_and_a_used_one_does_not_grow():
@@ -136,7 +136,7 @@ def test_a_wrong_shape_is_named_and_changes_nothing(wrong):
     broken = {
         "ic": {"ic": record["ic"][:, None]},
         "action": {"action": record["action"][:, :, :1]},
-        "latent": {"state": State(record["state"].latent[:, :1], record["state"].slots)},
+        "latent": {"state": State(record["state"].latent[:, :1], record["state"].proprio)},
     }[wrong]
     if wrong != "ic":  # a cost has one number per record, so it can be wrong in the first write
         memory.write(0, torch.arange(2), **record, imagined=False)
@@ -270,7 +270,7 @@ def test_the_state_dict_round_trip_is_exact_and_the_copy_lives_on(capacity, coun
     if count:
         assert before.at(1, count - 1, imagined=bool((count - 1) % 2)).ic == batch(2, seed + count - 1)["ic"][1]
     if count >= capacity:
-        assert before.digest()["mean_ic"] != memory.digest()["mean_ic"]
+        assert before.status()["mean_ic"] != memory.status()["mean_ic"]
 
 
 def test_another_capacity_is_refused():
@@ -283,8 +283,8 @@ def test_a_memory_without_capacity_stores_nothing_and_answers_as_an_empty_one():
     null = EpisodicMemory(Config(capacity=0))
     null.write(0, torch.arange(3), **batch(3), imagined=False)
     assert committed(null) == 0
-    assert null.digest() == {"size": 0, "capacity": 0, "imagined_fraction": 0, "mean_ic": 0}
-    assert null.digest().keys() == filled()[0].digest().keys()
+    assert null.status() == {"size": 0, "capacity": 0, "imagined_fraction": 0, "mean_ic": 0}
+    assert null.status().keys() == filled()[0].status().keys()
     assert null.trajectories() == []
     for read in (lambda: null.at(0, 0), lambda: null.sample(2, generator()), null.records):
         with pytest.raises(LookupError, match="empty"):

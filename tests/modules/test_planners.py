@@ -31,8 +31,8 @@ def build(name, space, start, samples=48, iterations=5, seed=0, config=None):
 def minimise(planner, energy, iterations: int) -> Plan:
     """Ask and tell for a number of iterations, with energy: (E, N, H, K, A) -> (E, N)."""
     for _ in range(iterations):
-        candidates = planner.propose()
-        planner.improve(candidates, energy(candidates))
+        candidates = planner.ask()
+        planner.tell(candidates, energy(candidates))
     return planner.best()
 
 
@@ -110,10 +110,10 @@ def test_never_worse_than_the_start_nor_than_before_and_always_inside(name, spac
     planner = build(name, space, start, 12, 6, seed)
     before = energy(space.clip(start)[:, None])[:, 0]
     for _ in range(8):  # also beyond the announced iterations
-        candidates = planner.propose()
+        candidates = planner.ask()
         assert candidates.shape == (3, 12, 4, 2, space.size) and inside(candidates, space)
         told = energy(candidates)
-        planner.improve(candidates, told)
+        planner.tell(candidates, told)
         plan = planner.best()
         assert (plan.energy <= before).all() and (plan.energy <= told.min(1).values).all()
         assert inside(plan.actions, space)
@@ -130,7 +130,7 @@ def test_the_first_candidate_is_the_clipped_start_even_when_it_does_not_hold_its
     start = 2 * torch.randn(2, 3, 4, 2, generator=generator(3))
     planner = build(name, BALL, start)
     assert torch.equal(planner.best().actions, BALL.clip(start)) and planner.best().energy.isinf().all()
-    assert torch.equal(planner.propose()[:, 0], BALL.clip(start))
+    assert torch.equal(planner.ask()[:, 0], BALL.clip(start))
 
 
 @pytest.mark.parametrize("name", ["cem", "mppi"])
@@ -138,7 +138,7 @@ def test_later_candidates_hold_the_best_plan_and_the_mean(name):
     energy, _ = rugged(2, 2)
     planner = build(name, BALL, torch.zeros(2, 3, 4, 2))
     minimise(planner, energy, 2)
-    candidates = planner.propose()
+    candidates = planner.ask()
     assert torch.equal(candidates[:, 0], planner.best().actions)
     assert torch.equal(candidates[:, 1], planner.grid.expand(planner.mean))
 
@@ -193,32 +193,32 @@ def test_non_finite_energies_are_counted_and_never_chosen(name, bad):
     assert plan.energy.isfinite().all() and plan.actions.isfinite().all()
     assert (plan.actions[:, 0, 0, 0] <= 0.1).all()
     assert planner.nonfinite >= 5 * 45 and not planner.energy.isnan().any()
-    assert planner.propose().isfinite().all()
+    assert planner.ask().isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_episode_without_any_finite_energy_is_an_error(name):
     planner = build(name, BALL, torch.zeros(3, 2, 2, 2))
-    candidates = planner.propose()
+    candidates = planner.ask()
     told = candidates.flatten(2).sum(2) * torch.tensor([[1.0], [float("nan")], [1.0]])
     with pytest.raises(FloatingPointError, match=r"episode\(s\) \[1\]"):
-        planner.improve(candidates, told)
+        planner.tell(candidates, told)
 
 
 def test_a_descent_that_breaks_begins_again_at_the_best_plan():
     planner = build("gradient", BALL, torch.zeros(1, 2, 2, 2), samples=4, config=Config(learning_rate=1e-6))
-    candidates = planner.propose()
+    candidates = planner.ask()
     weight = torch.tensor([[1.0, 2.0, float("nan"), 3.0]])
-    planner.improve(candidates, weight * (candidates + 1).square().flatten(2).sum(2))
-    assert torch.allclose(planner.propose()[0, 2], planner.best().actions[0], atol=1e-5)
+    planner.tell(candidates, weight * (candidates + 1).square().flatten(2).sum(2))
+    assert torch.allclose(planner.ask()[0, 2], planner.best().actions[0], atol=1e-5)
 
 
 def test_the_gradient_planner_survives_a_kink_and_asks_for_autograd():
     planner = build("gradient", BALL, torch.zeros(1, 2, 2, 2), samples=4)
     plan = minimise(planner, lambda a: a.square().flatten(2).sum(2).sqrt(), 3)  # the root of zero: infinite slope
-    assert plan.energy.item() == 0 and planner.propose().isfinite().all()
+    assert plan.energy.item() == 0 and planner.ask().isfinite().all()
     with pytest.raises(AssertionError, match="autograd"):
-        planner.improve(planner.propose(), torch.zeros(1, 4))
+        planner.tell(planner.ask(), torch.zeros(1, 4))
 
 
 @pytest.mark.parametrize("hold", [1, 2, 4, None])
@@ -227,12 +227,12 @@ def test_hold_is_respected(name, hold):
     energy, _ = rugged(2, 2)
     planner = build(name, BALL, torch.zeros(2, 3, 4, 2), config=Config(hold=hold))
     for _ in range(3):
-        candidates = planner.propose()
+        candidates = planner.ask()
         held = candidates.reshape(2, 48, 3, 4 // (hold or 4), hold or 4, 2)
         assert torch.equal(held, held[:, :, :, :, :1].expand_as(held))
         if (hold or 4) < 4:  # and no longer than asked
             assert (held[:, 2:, :, 1:, 0] != held[:, 2:, :, :-1, 0]).any(-1).float().mean() > 0.9
-        planner.improve(candidates, energy(candidates))
+        planner.tell(candidates, energy(candidates))
 
 
 def test_hold_must_divide_the_block():
@@ -255,10 +255,10 @@ def one_update(name, config, iterations=1):
     start = BOX.clip(torch.randn(2, 3, 4, 3, generator=generator(1)))
     planner = build(name, BOX, start, 20, iterations, 5, config)
     mean, std = planner.mean.numpy().copy(), planner.std.numpy().copy()
-    candidates = planner.propose()
+    candidates = planner.ask()
     told = torch.randn(2, 20, generator=generator(2))
     told[0, 4] = float("nan")
-    planner.improve(candidates, told)
+    planner.tell(candidates, told)
     variables = candidates.numpy().astype(np.float64).reshape(2, 20, 6, 2, 3).mean(3)  # hold = 2
     return planner, mean, std, variables, told.numpy().astype(np.float64)
 
@@ -293,10 +293,10 @@ def test_one_update_of_mppi_is_that_of_an_independent_computation():
 @pytest.mark.parametrize("name", ["cem", "mppi"])
 def test_one_finite_candidate_is_the_only_one_to_follow(name):
     planner = build(name, BOX, torch.zeros(1, 3, 2, 3))
-    candidates = planner.propose()
+    candidates = planner.ask()
     told = torch.full((1, 48), float("nan"))
     told[0, 5] = 3.0
-    planner.improve(candidates, told)
+    planner.tell(candidates, told)
     assert torch.allclose(planner.mean, candidates[:, 5, :, 0]) and planner.elite_std.item() < 1e-6
 
 
@@ -308,14 +308,14 @@ def test_the_first_descent_is_adam_with_linearly_shrinking_steps():
     adam = torch.optim.Adam([actions], lr=0.1 * 10, betas=(0.9, 0.99), eps=1e-12)
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / 5)
     for _ in range(5):
-        candidates = planner.propose()
+        candidates = planner.ask()
         assert torch.allclose(candidates[:, 0], actions.expand(1, 4, 2, 3), atol=1e-5)
-        planner.improve(candidates, (candidates - target[:, None]).square().flatten(2).sum(2))
+        planner.tell(candidates, (candidates - target[:, None]).square().flatten(2).sum(2))
         adam.zero_grad()
         (actions - target).square().sum().backward()
         adam.step()
         schedule.step()
-    assert torch.allclose(planner.propose()[:, 0], actions.expand(1, 4, 2, 3), atol=1e-5)
+    assert torch.allclose(planner.ask()[:, 0], actions.expand(1, 4, 2, 3), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cem", "mppi"])
@@ -335,14 +335,14 @@ def test_equal_energies_and_a_single_candidate_are_no_trouble(name):
     planner = build(name, BALL, torch.zeros(2, 3, 2, 2), samples=1)
     plan = minimise(planner, lambda a: 0 * a.flatten(2).sum(2) + 1, 3)
     assert torch.equal(plan.actions, torch.zeros(2, 3, 2, 2)) and (plan.energy == 1).all()
-    assert planner.propose().isfinite().all()
+    assert planner.ask().isfinite().all()
 
 
 def test_energies_in_double_precision_leave_the_actions_in_single():
     for name in NAMES:
         planner = build(name, BALL, torch.zeros(2, 3, 2, 2))
         minimise(planner, lambda a: a.double().square().flatten(2).sum(2), 2)
-        assert planner.propose().dtype == torch.float32
+        assert planner.ask().dtype == torch.float32
 
 
 @pytest.mark.parametrize("change", [
@@ -358,7 +358,7 @@ def test_unbounded_spaces_and_empty_searches_are_refused():
     open_box = ActionSpace((-float("inf"),) * 2, (float("inf"),) * 2)
     with pytest.raises(ValueError, match="bounded"):
         build("cem", open_box, torch.zeros(1, 2, 2, 2))
-    assert inside(build("cem", replace(open_box, max_norm=0.7), torch.zeros(1, 2, 2, 2)).propose(), BALL)
+    assert inside(build("cem", replace(open_box, max_norm=0.7), torch.zeros(1, 2, 2, 2)).ask(), BALL)
     with pytest.raises(ValueError, match="samples"):
         build("mppi", BALL, torch.zeros(1, 2, 2, 2), samples=0)
 

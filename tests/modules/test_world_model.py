@@ -13,43 +13,43 @@ SPACE = ActionSpace((-2.0, -1.0), (2.0, 3.0))
 MAP = (3, 11, 11)
 
 
-def model(kind: str, slots: int = 2, depth: int = 2) -> JEPA:
+def model(kind: str, proprio: int = 2, depth: int = 2) -> JEPA:
     torch.manual_seed(0)
-    config = Config(predictor=kind, block=2, hidden=16, width=8, depth=depth)
-    return JEPA(config, 3 * 11 * 11 if kind == "conv" else 12, slots, SPACE, MAP if kind == "conv" else None)
+    config = Config(predictor=kind, action_block=2, hidden=16, width=8, depth=depth)
+    return JEPA(config, 3 * 11 * 11 if kind == "conv" else 12, proprio, SPACE, MAP if kind == "conv" else None)
 
 
-def state(kind: str, batch: int = 4, slots: int = 2) -> State:
+def state(kind: str, batch: int = 4, proprio: int = 2) -> State:
     generator = torch.Generator().manual_seed(1)
     size = 3 * 11 * 11 if kind == "conv" else 12
-    return State(torch.randn(batch, size, generator=generator), torch.randn(batch, slots, generator=generator))
+    return State(torch.randn(batch, size, generator=generator), torch.randn(batch, proprio, generator=generator))
 
 
 KINDS = ["mlp", "gru", "conv"]
 
 
-@pytest.mark.parametrize("slots", [0, 2])
+@pytest.mark.parametrize("proprio", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rollout_is_repeated_prediction(kind, slots):
-    jepa, start = model(kind, slots), state(kind, slots=slots)
+def test_rollout_is_repeated_prediction(kind, proprio):
+    jepa, start = model(kind, proprio), state(kind, proprio=proprio)
     actions = torch.randn(4, 3, 2, 2)
     path = jepa.rollout(start, actions)
-    assert path.latent.shape == (4, 3, start.latent.shape[1]) and path.slots.shape == (4, 3, slots)
+    assert path.latent.shape == (4, 3, start.latent.shape[1]) and path.proprio.shape == (4, 3, proprio)
     now = start
     for t in range(3):
         now = jepa.predict(now, actions[:, t])
-        assert torch.equal(path.latent[:, t], now.latent) and torch.equal(path.slots[:, t], now.slots)
+        assert torch.equal(path.latent[:, t], now.latent) and torch.equal(path.proprio[:, t], now.proprio)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_a_last_layer_of_zero_is_the_identity(kind):
     jepa, start = model(kind), state(kind)
-    lasts = [jepa.change.net[-1]] if kind == "mlp" else [jepa.change.last, jepa.change.slots]
+    lasts = [jepa.change.net[-1]] if kind == "mlp" else [jepa.change.last, jepa.change.proprio]
     for last in lasts:
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
     after = jepa.predict(start, torch.randn(4, 2, 2))
-    assert torch.equal(after.latent, start.latent) and torch.equal(after.slots, start.slots)
+    assert torch.equal(after.latent, start.latent) and torch.equal(after.proprio, start.proprio)
 
 
 def test_a_closed_gate_of_the_gru_is_the_identity():
@@ -72,7 +72,7 @@ def test_every_action_of_the_block_matters_and_so_do_slots(kind):
             other = actions.clone()
             other[:, k, a] = 1
             assert not torch.allclose(jepa.predict(start, other).latent, base)
-    assert not torch.allclose(jepa.predict(State(start.latent, start.slots + 1), actions).latent, base)
+    assert not torch.allclose(jepa.predict(State(start.latent, start.proprio + 1), actions).latent, base)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,11 +96,11 @@ def test_episodes_of_a_batch_do_not_mix(kind):
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_cell_far_from_a_change_does_not_change(depth):
-    jepa, start = model("conv", slots=0, depth=depth), state("conv", 1, slots=0)
+    jepa, start = model("conv", proprio=0, depth=depth), state("conv", 1, proprio=0)
     cells = start.latent.unflatten(-1, (11, 11, 3)).clone()
     cells[0, 5, 5] += 1
     action = torch.randn(1, 2, 2)
-    before, after = (jepa.predict(State(x, start.slots), action).latent for x in (start.latent, cells.flatten(1)))
+    before, after = (jepa.predict(State(x, start.proprio), action).latent for x in (start.latent, cells.flatten(1)))
     change = (after - before).unflatten(-1, (11, 11, 3))[0].abs().amax(-1)
     rows, columns = torch.meshgrid(torch.arange(11), torch.arange(11), indexing="ij")
     distance = torch.maximum((rows - 5).abs(), (columns - 5).abs())
@@ -112,9 +112,9 @@ def test_a_cell_far_from_a_change_does_not_change(depth):
 
 def test_a_moved_map_is_predicted_moved():
     """The same local rule everywhere: prediction and translation commute away from the border."""
-    jepa, start = model("conv", slots=0), state("conv", 1, slots=0)
+    jepa, start = model("conv", proprio=0), state("conv", 1, proprio=0)
     action = torch.randn(1, 2, 2)
-    moved = State(start.latent.unflatten(-1, (11, 11, 3)).roll((1, 2), (1, 2)).flatten(1), start.slots)
+    moved = State(start.latent.unflatten(-1, (11, 11, 3)).roll((1, 2), (1, 2)).flatten(1), start.proprio)
     here, there = (jepa.predict(s, action).latent.unflatten(-1, (11, 11, 3))[0] for s in (start, moved))
     assert torch.allclose(here.roll((1, 2), (0, 1))[5:-4, 6:-4], there[5:-4, 6:-4], atol=1e-5)
 
@@ -129,7 +129,7 @@ def test_surprise_is_the_error_of_latent_and_slots():
     jepa = model("mlp")
     one, other = State(torch.zeros(2, 4), torch.zeros(2, 2)), State(torch.full((2, 4), 2.0), torch.ones(2, 2))
     assert jepa.surprise(one, other).tolist() == [5.0, 5.0]
-    assert jepa.digest() == {"surprise": 5.0, "block": 2.0}
+    assert jepa.status() == {"surprise": 5.0, "action_block": 2.0}
     assert jepa.surprise(one, one).tolist() == [0.0, 0.0]
 
 
@@ -138,6 +138,6 @@ def test_gradients_reach_actions_and_parameters(kind):
     jepa, start = model(kind), state(kind)
     actions = torch.zeros(4, 3, 2, 2, requires_grad=True)
     path = jepa.rollout(start, actions)
-    (path.latent.square().sum() + path.slots.square().sum()).backward()
+    (path.latent.square().sum() + path.proprio.square().sum()).backward()
     assert (actions.grad.abs().flatten(1).sum(1) > 0).all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in jepa.parameters())

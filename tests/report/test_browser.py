@@ -35,7 +35,7 @@ def run(trained_run, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def recording(run) -> dict[str, Any]:
-    return json.loads((run / "thoughts-mode2-cem-learned.json").read_text())
+    return json.loads((run / "recording-mode2-cem-learned.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_a_whole_run_has_every_part_and_nothing_is_missing(run):
     assert missing == [] and page == run / "report.html"
     text = text_of(page)
     for part in (
-        "thought by thought",
+        "decision by decision",
         "Success on tasks never seen",
         "Imagination",
         "Learning",
@@ -77,13 +77,13 @@ def test_pictures_have_text_alternatives(run):
 @pytest.mark.parametrize(
     ("name", "said", "kept"),
     [
-        ("config.json", "Configuration", "thought by thought"),
+        ("config.json", "Configuration", "decision by decision"),
         ("summary.json", "Training summary", "Learning"),
         ("metrics.jsonl", "Learning curves", "Imagination"),
         ("versions.json", "Versions", "Learning"),
         ("command.txt", "Command", "Learning"),
-        ("evaluation-mode2-cem-learned.json", "Evaluation", "thought by thought"),
-        ("thoughts-mode2-cem-learned.json", "no Thoughts were recorded", "Success on tasks"),
+        ("evaluation-mode2-cem-learned.json", "Evaluation", "decision by decision"),
+        ("recording-mode2-cem-learned.json", "no Decisions were recorded", "Success on tasks"),
         ("imagination/numbers.json", "Imagination", "Success on tasks"),
         ("imagination/rollout.png", "Seen, then imagined", "Map of the latent space"),
     ],
@@ -105,7 +105,7 @@ def test_what_is_absent_is_named_and_the_rest_is_shown(run, name, said, kept):
         "metrics.jsonl",
         "versions.json",
         "evaluation-mode2-cem-learned.json",
-        "thoughts-mode2-cem-learned.json",
+        "recording-mode2-cem-learned.json",
         "imagination/numbers.json",
         "imagination/plans.png",
         "command.txt",
@@ -149,7 +149,7 @@ def test_one_value_of_any_size_is_a_chart(x, y):
 
 
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.99])
-@pytest.mark.parametrize("name", ["thoughts-mode2-cem-learned.json", "imagination/rollout.png", "config.json"])
+@pytest.mark.parametrize("name", ["recording-mode2-cem-learned.json", "imagination/rollout.png", "config.json"])
 def test_half_of_a_file_is_a_damaged_file(run, name, cut):
     data = (run / name).read_bytes()
     (run / name).write_bytes(data[: int(cut * len(data))])
@@ -196,10 +196,10 @@ def test_names_from_the_folder_are_text(run):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "env": EVIL, "seed": EVIL}))
     (run / "command.txt").write_text(EVIL)
-    file = run / "thoughts-mode2-cem-learned.json"
+    file = run / "recording-mode2-cem-learned.json"
     recording = json.loads(file.read_text())
     recording["episodes"][0]["plans"][0]["planner"] = EVIL
-    file.rename(run / f"thoughts-{EVIL.replace('/', '')}.json").write_text(json.dumps(recording))
+    file.rename(run / f"recording-{EVIL.replace('/', '')}.json").write_text(json.dumps(recording))
     with open(run / "metrics.jsonl", "a") as log:
         log.write(json.dumps({"phase": EVIL, "step": 1, "losses/" + EVIL: 1.0, "probe/" + EVIL: 0.5}) + "\n")
     page, _ = report.write(run)
@@ -243,7 +243,7 @@ def comparison(tmp_path_factory) -> Path:
         patch.setitem(PRESETS, "small", tiny)
 
         def train(config, folder, command, after):
-            if not config.objectives.multi_step:
+            if not config.losses.multi_step:
                 raise UserError(EVIL)
             return train_run(config, folder, command, after=after)
 

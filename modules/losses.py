@@ -1,10 +1,10 @@
-"""Self-supervised objectives of the world model, and the gauges that tell whether it has collapsed.
+"""Self-supervised losses of the world model, and the gauges that tell whether it has collapsed.
 
 VICReg's variance and covariance (arXiv 2105.04906), PLDM's within-episode variance, temporal similarity and inverse
 dynamics (arXiv 2502.14819), and SIGReg (arXiv 2511.08544), behind one function. Nothing here sees a reward, a goal or a
 decoder. Losses return tensors; the logger turns them into numbers.
 
-Shapes: B episodes, T states of a window, H = T - 1 steps, D latent, I slots, K A action block, C F F feature map.
+Shapes: B episodes, T states of a window, H = T - 1 steps, D latent, I proprio, K A action block, C F F feature map.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Config:
 
     prediction: float = 1.0
     """Open-loop prediction error over the whole window."""
-    slots: float = 1.0
-    """Prediction error of the interoceptive slots."""
+    proprio: float = 1.0
+    """Prediction error of the interoceptive proprio."""
     anticollapse: Literal["vicreg", "sigreg"] = "vicreg"
     """Family of the batch regulariser."""
     variance: float = 16.0
@@ -51,12 +51,12 @@ class InverseDynamics(nn.Module):
     """a[t] from (s[t], s[t+1]): keeps in the latent what the agent controls. Used in training only."""
 
     def __init__(
-        self, latent: int, slots: int, action: int, hidden: int = 256, map_shape: tuple[int, int, int] | None = None
+        self, latent: int, proprio: int, action: int, hidden: int = 256, map_shape: tuple[int, int, int] | None = None
     ) -> None:
         super().__init__()
         self.map_shape = map_shape
         if map_shape is None:
-            self.net = nn.Sequential(nn.Linear(2 * (latent + slots), hidden), nn.SiLU(), nn.Linear(hidden, action))
+            self.net = nn.Sequential(nn.Linear(2 * (latent + proprio), hidden), nn.SiLU(), nn.Linear(hidden, action))
         else:
             # Displacement is a local matter: compare the two maps cell by cell, then pool.
             width = 32
@@ -73,7 +73,7 @@ class InverseDynamics(nn.Module):
     def forward(self, before: State, after: State) -> Tensor:
         """Two states (B, ...) -> scaled action block (B, K*A)."""
         if self.map_shape is None:
-            return self.net(torch.cat([before.latent, before.slots, after.latent, after.slots], -1))
+            return self.net(torch.cat([before.latent, before.proprio, after.latent, after.proprio], -1))
         channels, rows, columns = self.map_shape
         maps = [s.latent.unflatten(-1, (rows, columns, channels)) for s in (before, after)]
         return self.net(torch.cat(maps, -1).permute(0, 3, 1, 2))
