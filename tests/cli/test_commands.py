@@ -322,7 +322,8 @@ def test_absent_fields_take_their_defaults_and_unknown_ones_are_refused():
     "values",
     [
         {"seed": "1"}, {"seed": True}, {"seed": 1.5}, {"env": 3}, {"env_options": {"l": "u"}}, {"env_options": [1]},
-        {"learn": {"clip": "x"}}, {"configurator": {"planner": "cek"}}, {"planner": {"action_repeat": 1.5}}, {"cost": []},
+        {"learn": {"clip": "x"}}, {"configurator": {"planner": "cek"}}, {"planner": {"action_repeat": 1.5}},
+        {"cost": []},
     ],
 )  # fmt: skip
 def test_values_of_another_type_are_refused(values):
