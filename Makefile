@@ -1,6 +1,7 @@
 # Every target sets itself up. The first two are all that a new user needs.
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet -c constraints.txt
 PYTHON ?= python3
 SEED ?= 0
 PRESET ?= two_rooms
@@ -16,12 +17,12 @@ help:
 	@echo "make bench      one JSON line per measurement"
 	@echo "make install    $(VENV) with all that the others need"
 
-# torch first and pinned: any other order lets pip fetch a second, much larger build.
-$(VENV)/installed: pyproject.toml
+# torch first: any other order may let pip fetch a second, much larger build.
+$(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet torch==2.13.0
-	$(PY) -m pip install --quiet -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
 	touch $@
 
 install: $(VENV)/installed
