@@ -35,7 +35,7 @@ run: install
 	@echo; echo "in a browser: $(RUN)/report.html   pictures: $(RUN)/imagination/   curves: $(VENV)/bin/tensorboard --logdir $(RUN)"
 
 test: install
-	$(PY) -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(PY) -m pytest -m 'not slow' -n 2 --dist loadfile --durations 15 --cov --cov-fail-under 85
 
 test-slow: install
 	$(PY) -m pytest -m slow --timeout 14400
@@ -49,4 +49,4 @@ bench: install
 	$(PY) -m benchmarks.bench
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .coverage *.egg-info
