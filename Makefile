@@ -13,7 +13,7 @@ help:
 	@echo "make run        train $(PRESET), evaluate it, show what it imagines, make a report"
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  learning results, with seeds and intervals (hours)"
-	@echo "make lint       ruff and pyright"
+	@echo "make lint       ruff, codespell and pyright"
 	@echo "make bench      one JSON line per measurement"
 	@echo "make install    $(VENV) with all that the others need"
 
@@ -43,6 +43,7 @@ test-slow: install
 lint: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/codespell
 	$(VENV)/bin/pyright
 
 bench: install
