@@ -7,13 +7,14 @@ SEED ?= 0
 PRESET ?= two_rooms
 RUN ?= runs/$(PRESET)__seed$(SEED)
 
-.PHONY: help run test test-slow lint bench install clean
+.PHONY: help run test test-slow lint docs bench install clean
 
 help:
 	@echo "make run        train $(PRESET), evaluate it, show what it imagines, make a report"
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  learning results, with seeds and intervals (hours)"
 	@echo "make lint       ruff, codespell and pyright"
+	@echo "make docs       the documentation as a site: site/index.html"
 	@echo "make bench      one JSON line per measurement"
 	@echo "make install    $(VENV) with all that the others need"
 
@@ -23,6 +24,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) -e '.[docs]'
 	touch $@
 
 install: $(VENV)/installed
@@ -46,8 +51,12 @@ lint: install
 	$(VENV)/bin/codespell
 	$(VENV)/bin/pyright
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --clean
+	@echo "in a browser: site/index.html"
+
 bench: install
 	$(PY) -m benchmarks.bench
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .coverage *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .coverage site *.egg-info
