@@ -1,0 +1,55 @@
+"""What the site needs and GitHub does by itself: the README as a page, links out of docs/, formulas."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from latex2mathml.converter import convert
+
+MATHML = "http://www.w3.org/1998/Math/MathML"
+ElementTree.register_namespace("", MATHML)
+INCLUDE = re.compile(r'--8<-- "([^"]+)"')
+FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)
+LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+FORMULA = re.compile(r"^\$\$(.*?)\$\$$", re.M | re.S)
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
+    """A page of docs/ as the site shows it. MkDocs calls this before it looks at links.
+
+    A page that is one include, `--8<-- "FILE"`, becomes that file of the repository. Links are then meant from where
+    that file lies: what is in docs/ is linked from the page, what is outside has no page and becomes plain text.
+    """
+    docs = Path(config.docs_dir)
+    written = shown = Path(page.file.abs_src_path).parent
+    include = INCLUDE.fullmatch(markdown.strip())
+    if include:
+        file = docs.parent / include[1]
+        markdown, written = file.read_text(), file.parent
+
+    def link(match: re.Match[str]) -> str:
+        text, target, anchor = match.groups()
+        path = Path(os.path.normpath(written / target))
+        if "://" in target or not path.exists():
+            return match[0]  # strict mode reports what does not exist
+        if docs not in path.parents:
+            return text
+        return f"[{text}]({Path(os.path.relpath(path, shown)).as_posix()}{anchor or ''})"
+
+    parts = FENCED.split(markdown)
+    parts[::2] = [FORMULA.sub(formula, LINK.sub(link, part)) for part in parts[::2]]
+    return "".join(parts)
+
+
+def formula(match: re.Match[str]) -> str:
+    """LaTeX as MathML, which browsers show without a script."""
+    tree = ElementTree.fromstring(convert(match[1].strip(), display="block"))
+    for over in tree.iter(f"{{{MATHML}}}mover"):
+        if over[1].text == "\u2015":  # a bar over several letters: only some fonts can stretch the character
+            over.remove(over[1])
+            over.tag, over.attrib = f"{{{MATHML}}}mrow", {"style": "border-top: 1px solid"}
+    return f'<div style="overflow-x: auto">{ElementTree.tostring(tree, encoding="unicode")}</div>'
