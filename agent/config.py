@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from agent.errors import UserError
-from modules import actor, configurator, cost, decoder, losses, memory, perception, planners, world_model
+from agent.errors import UserError, nearest
+from modules import actor, configurator, cost, critic, decoder, losses, memory, perception, planners, world_model
+from modules.drives import DRIVES
+from modules.planners import PLANNERS
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,11 @@ class ExploreConfig:
     length: int = 24
     """T: action blocks in an episode."""
     per_scene: int = 8
-    """Episodes that share one scene, where the world can start again in the same scene."""
+    """Episodes that share one scene, where the environment can reset within a scene."""
     held: float = 0.6
     """Share of blocks in which one action is held."""
     redraw: float = 0.15
-    """Probability, per block, of a new direction out of the blue."""
+    """Probability, per block, of resampling the direction."""
     wander: float = 0.6
     """Standard deviation of the change of direction from block to block, in radians."""
     jitter: float = 0.5
@@ -63,7 +65,7 @@ class LearnConfig:
     critic_scenes: int = 8
     """Scenes in a batch; every one with 8 records and 16 goals."""
     critic_tau: float = 0.1
-    """How fast the slow copy follows."""
+    """Share by which the target critic moves towards the critic after each update."""
     policy_steps: int = 3000
     """Updates of the policy."""
     policy_rate: float = 1e-3
@@ -79,25 +81,25 @@ class LearnConfig:
     gauge_every: int = 250
     """Updates of the world model between collapse gauges and probes."""
     train_encoder: bool = True
-    """Off, the encoder stays as it was drawn: a placebo to compare with."""
+    """If false, the encoder keeps its random initial weights (placebo)."""
     shuffle_actions: bool = False
-    """The world model learns with the actions of other episodes: a placebo to compare with."""
+    """Train the world model with the actions of other episodes (placebo)."""
     shuffle_critic_labels: bool = False
-    """The critic learns the targets of other pairs of state and goal: a placebo to compare with."""
+    """Train the critic on the targets of other pairs of state and goal (placebo)."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run: the world, the six modules, and how they learn. The command line has a flag for every field."""
+    """A whole run: the environment, the six modules, and how they learn. Every field is a flag of the command line."""
 
     env: str = "TwoRooms-v0"
-    """World: an id of this project, or module:Id-v0 of any Gymnasium environment."""
+    """Environment: an id of this project, or module:Id-v0 of any Gymnasium environment."""
     env_options: tuple[str, ...] = ()
-    """Options of the world's constructor: layout=medium pixels=true. None: --env-options with nothing after it."""
+    """Options of the environment's constructor: layout=medium pixels=true. None: --env-options without a value."""
     max_steps: int = 60
     """Budget of an evaluation task, in primitive actions."""
     seed: int = 0
-    """Everything random follows from this number."""
+    """Seed of everything random."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
     threads: int = 2
@@ -111,7 +113,9 @@ class Config:
     losses: losses.Config = field(default_factory=losses.Config)
     """Self-supervised losses."""
     cost: cost.Config = field(default_factory=cost.Config)
-    """Drives and critic."""
+    """Intrinsic drives: weights, guardrails, and the scale of the goal."""
+    critic: critic.Config = field(default_factory=critic.Config)
+    """Trainable cost."""
     memory: memory.Config = field(default_factory=memory.Config)
     """Episodic store."""
     planner: planners.Config = field(default_factory=planners.Config)
@@ -127,7 +131,7 @@ class Config:
 
 
 def options_of(config: Config) -> dict[str, Any]:
-    """The world's options by name; numbers, lists, true and false as such. UserError for what has no name."""
+    """The environment's options by name; numbers, lists, true and false as such. UserError for what has no name."""
     out: dict[str, Any] = {}
     for option in config.env_options:
         name, equals, text = option.partition("=")
@@ -144,6 +148,13 @@ def check(config: Config) -> None:
     """UserError for settings with which nothing can be learned, before anything is."""
     _check_numbers(config)
     learn, block = config.learn, config.world_model.action_block
+    for flag, names, known in (
+        ("--cost.drives", config.cost.drives, DRIVES),
+        ("--configurator.planner", [config.configurator.planner], PLANNERS),
+    ):
+        for name in names:
+            if name not in known:
+                raise UserError(f"{flag}: unknown {name!r}{nearest(name, known)}; there are {', '.join(known)}")
     if config.configurator.discount >= 1:
         raise UserError(f"--configurator.discount must be less than 1, got {config.configurator.discount}")
     if config.seed >= 2**63:
@@ -155,7 +166,7 @@ def check(config: Config) -> None:
             f"--planner.action-repeat {config.planner.action_repeat} must divide the {block} actions of "
             "--world-model.action-block"
         )
-    if not config.memory.capacity and (learn.policy_steps or (config.cost.critic and learn.critic_steps)):
+    if not config.memory.capacity and (learn.policy_steps or (config.critic.enabled and learn.critic_steps)):
         raise UserError(
             "with --memory.capacity 0 there is nothing that critic and policy could learn from: "
             "add --learn.critic-steps 0 --learn.policy-steps 0"
@@ -238,4 +249,4 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
 def _fits(hint: Any, value: Any) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    return isinstance(value, get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool))

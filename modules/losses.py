@@ -1,10 +1,10 @@
-"""Self-supervised losses of the world model, and the gauges that tell whether it has collapsed.
+"""Self-supervised losses of the world model.
 
 VICReg's variance and covariance (arXiv 2105.04906), PLDM's within-episode variance, temporal similarity and inverse
 dynamics (arXiv 2502.14819), and SIGReg (arXiv 2511.08544), behind one function. Nothing here sees a reward, a goal or a
 decoder. Losses return tensors; the logger turns them into numbers.
 
-Shapes: B episodes, T states of a window, H = T - 1 steps, D latent, I proprio, K A action block, C F F feature map.
+Shapes: B episodes, T states of a window, D latent, N samples, P places of a feature map, C its channels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from modules.types import State
+from modules.blocks import MapShape
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Config:
     prediction: float = 1.0
     """Open-loop prediction error over the whole window."""
     proprio: float = 1.0
-    """Prediction error of the interoceptive proprio."""
+    """Prediction error of proprio."""
     anticollapse: Literal["vicreg", "sigreg"] = "vicreg"
     """Family of the batch regulariser."""
     variance: float = 16.0
@@ -45,38 +45,6 @@ class Config:
     """Error of the action read back from successive states."""
     multi_step: bool = True
     """Predict the whole window open loop from its first state; otherwise one step from every state."""
-
-
-class InverseDynamics(nn.Module):
-    """a[t] from (s[t], s[t+1]): keeps in the latent what the agent controls. Used in training only."""
-
-    def __init__(
-        self, latent: int, proprio: int, action: int, hidden: int = 256, map_shape: tuple[int, int, int] | None = None
-    ) -> None:
-        super().__init__()
-        self.map_shape = map_shape
-        if map_shape is None:
-            self.net = nn.Sequential(nn.Linear(2 * (latent + proprio), hidden), nn.SiLU(), nn.Linear(hidden, action))
-        else:
-            # Displacement is a local matter: compare the two maps cell by cell, then pool.
-            width = 32
-            self.net = nn.Sequential(
-                nn.Conv2d(2 * map_shape[0], width, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(width, width, 1),
-                nn.SiLU(),
-                nn.AdaptiveAvgPool2d(1),
-                nn.Flatten(),
-                nn.Linear(width, action),
-            )
-
-    def forward(self, before: State, after: State) -> Tensor:
-        """Two states (B, ...) -> scaled action block (B, K*A)."""
-        if self.map_shape is None:
-            return self.net(torch.cat([before.latent, before.proprio, after.latent, after.proprio], -1))
-        channels, rows, columns = self.map_shape
-        maps = [s.latent.unflatten(-1, (rows, columns, channels)) for s in (before, after)]
-        return self.net(torch.cat(maps, -1).permute(0, 3, 1, 2))
 
 
 def variance(x: Tensor, eps: float = 1e-4) -> Tensor:
@@ -119,7 +87,7 @@ def sigreg(x: Tensor, generator: torch.Generator | None = None, projections: int
 def anticollapse(
     latents_BTD: Tensor,
     config: Config,
-    map_shape: tuple[int, int, int] | None,
+    map_shape: MapShape | None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """The unweighted batch terms by name. A spatial latent has statistics per place, over its channels."""
@@ -128,23 +96,9 @@ def anticollapse(
         x = x.unflatten(-1, (-1, map_shape[0]))  # N P C
     if config.anticollapse == "sigreg":
         return {"sigreg": sigreg(x.flatten(0, -2)[:: max(1, x[..., 0].numel() // 4096)], generator)}
-    terms = {}
+    terms: dict[str, Tensor] = {}
     if config.variance:
         terms["variance"] = variance(x)
     if config.covariance:
         terms["covariance"] = covariance(x)
     return terms
-
-
-def gauges(latents_BTD: Tensor, eps: float = 1e-8) -> dict[str, Tensor]:
-    """Collapse gauges: per-dimension std, effective rank (exp of the spectral entropy), within-episode std."""
-    x = latents_BTD.detach().flatten(0, 1).float()
-    std = x.std(0)
-    spectrum = torch.linalg.svdvals(x - x.mean(0)) if x.shape[1] <= 4096 else std
-    p = spectrum / (spectrum.sum() + eps)
-    return {
-        "feature_std": std.mean(),
-        "feature_std_min": std.min(),
-        "effective_rank": torch.exp(-(p * (p + eps).log()).sum()),
-        "within_episode_std": latents_BTD.detach().std(1).mean(),
-    }

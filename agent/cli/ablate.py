@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from agent.cli.common import _finish, _json_flag, _parse, simulator_of
+from agent.cli.common import _finish, _json_flag, _parse, environment_of
 from agent.console import table, tell, warn
 from agent.errors import UserError
+from agent.evaluation.evaluate import capable
+from agent.inspection.watch import Gallery
 from agent.learning.train import train_run
 
 
@@ -66,14 +69,22 @@ def ablate(arguments: list[str], command_line: list[str]) -> int:
     common += ["--seeds", str(args.seeds), "--tasks", str(args.tasks)]
     out = args.out or Path(f"runs/ablate_{args.preset}")
     common += ["--out", str(out), *(("--runs", str(args.runs)) if args.runs else ())]
-    simulator_of(chosen[FULL].config)  # a world without tasks is found out before training for hours
+    capable(environment_of(chosen[FULL].config))  # a world without tasks is found out before training for hours
     launch = ablation.locally
     if args.launcher == "ray":
         from agent.experiments import cluster
 
         launch = cluster.launcher()
     comparison = ablation.compare(
-        chosen, args.seeds, args.tasks, out, train_run, command_line, args.runs, common, launch
+        chosen,
+        args.seeds,
+        args.tasks,
+        out,
+        partial(train_run, watcher=Gallery),
+        command_line,
+        args.runs,
+        common,
+        launch,
     )
     rows = comparison["variants"]
     table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", [in_words(row) for row in rows])

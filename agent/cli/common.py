@@ -11,33 +11,26 @@ from typing import Any, TypeVar
 import tyro
 
 from agent.agent import Agent
-from agent.build import setup
+from agent.build import load, setup
 from agent.config import Config, from_dict, options_of
 from agent.console import set_quiet, warn
 from agent.errors import UserError
-from agent.interaction.environment import open_world
+from agent.interaction.environment import Environment, open_environment
 from agent.storage.run import Run
-from envs import Simulator
 
 T = TypeVar("T")
 
 
-def simulator_of(config: Config) -> Simulator:
-    """The simulator of a run's world, which tasks and pictures need."""
-    simulator = open_world(config.env, options_of(config)).simulator
-    if simulator is None:
-        raise UserError(
-            f"{config.env} offers no tasks and no map: write it as a Simulator (see docs/worlds.md) to evaluate in it "
-            "and to see what is imagined. What was trained can be used from Python: Agent.load(run)"
-        )
-    return simulator
+def environment_of(config: Config) -> Environment:
+    """The environment of a run."""
+    return open_environment(config.env, options_of(config))
 
 
 def load_run(folder: Path, device: str, threads: int) -> tuple[Config, Agent, Run]:
     """A run that was trained: its configuration, its agent, and the open folder."""
     setup(threads)
     run = Run.open(folder)
-    agent = Agent.load(folder, device)
+    agent = load(folder, device)
     if "train_wall_seconds" not in _summary(run):
         warn(f"{folder} has not been trained to its end: this is its newest checkpoint")
     return from_dict(Config, run.config), agent, run

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from agent.cli.common import _finish, _json_flag, _parse, _summary, load_run, simulator_of
+from agent.cli.common import _finish, _json_flag, _parse, _summary, environment_of, load_run
 from agent.console import Progress, table, tell
 from agent.errors import UserError
 from agent.evaluation import evaluate as evaluation
@@ -16,7 +16,6 @@ from agent.evaluation import tasks
 from agent.inspection import imagination
 from agent.inspection import recorder as thoughts
 from agent.storage.files import to_json
-from modules.types import PlannerName
 
 SETTINGS = ("planner", "mode", "samples", "iterations", "horizon", "replan_every")  # of the directive, for evaluate
 
@@ -32,7 +31,7 @@ class EvaluateArguments:
     """Run folder."""
     tasks: int = 200
     """How many tasks of the list."""
-    planner: PlannerName | None = None
+    planner: str | None = None
     """Search method of Mode-2; the run's own by default."""
     mode: Literal[1, 2] | None = None
     """1: the policy alone. 2: planning; the run's own by default."""
@@ -78,16 +77,26 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
         raise UserError(f"--planner gradient needs gradients, which {truth} has not: use cem or mppi")
     if args.mode == 1 and not bool(agent.actor.trained):
         raise UserError(f"{args.run} has no policy yet: train it to the end, or evaluate with --mode 2")
-    simulator = simulator_of(config)
+    environment = environment_of(config)
+    _, goals = evaluation.capable(environment)
     budget = args.budget or config.max_steps
     changes = {k: v for k in SETTINGS if (v := getattr(args, k)) is not None}
-    kept, _ = tasks.task_list(simulator, min(args.record, args.tasks))
+    kept, _ = tasks.task_list(goals, min(args.record, args.tasks))
     recorder = None
     if len(kept):
-        recorder = thoughts.Recorder(agent, simulator, kept, imagination.probe_of(agent, config, simulator, args.seed))
+        recorder = thoughts.Recorder(environment, kept, imagination.probe_of(agent, config, environment, args.seed))
     with Progress() as progress:
         result, _ = evaluation.evaluate(
-            agent, simulator, budget, args.tasks, changes, args.dynamics, args.seed, progress, args.cost, recorder
+            agent,
+            environment,
+            budget,
+            args.tasks,
+            changes,
+            args.dynamics,
+            args.seed,
+            progress,
+            args.cost,
+            recorder and recorder.attach,
         )
     summary = _summary(run)
     result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from agent.cli.common import _finish, _json_flag, _parse, load_run, simulator_of
+from agent.cli.common import _finish, _json_flag, _parse, environment_of, load_run
 from agent.console import tell
 from agent.errors import UserError
 from agent.inspection import imagination
@@ -37,8 +37,8 @@ def imagine(arguments: list[str], command_line: list[str]) -> int:
     if not 0 <= args.seed < 2**63:
         raise UserError(f"--seed must be from 0 to 2^63 - 1, got {args.seed}")
     config, agent, run = load_run(args.run, args.device, 1)
-    simulator = simulator_of(config)
-    result = imagination.imagine(agent, config, simulator, run, args.episodes, args.horizon, args.seed)
+    environment = environment_of(config)
+    result = imagination.imagine(agent, config, environment, run, args.episodes, args.horizon, args.seed)
     for name in result["files"]:
         tell(f"  {args.run / name}")
     _finish(result, as_json)

@@ -8,6 +8,7 @@ from agent.cli.common import _finish, _json_flag, _parse, _take_value
 from agent.config import Config
 from agent.console import tell
 from agent.errors import UserError, nearest
+from agent.inspection.watch import Gallery
 from agent.learning import parallel
 from agent.learning.train import train_run
 from agent.presets import PRESETS
@@ -30,7 +31,7 @@ def train(arguments: list[str], command_line: list[str]) -> int:
     config = _parse(Config, arguments, f"run_agent.py train {preset}", description, PRESETS[preset]())
     folder = Path(out or f"runs/{preset}__seed{config.seed}")
     with parallel.ranks(config.device) as rank:
-        summary = train_run(config, folder, command_line)
+        summary = train_run(config, folder, command_line, watcher=Gallery)
     if rank:
         return 0
     tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run is {folder}")

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.agent import Agent
-from agent.build import setup
+from agent.build import load, setup
 from agent.config import Config, from_dict, options_of
 from agent.console import tell
 from agent.drawing import figures as drawing
@@ -30,7 +29,7 @@ from agent.evaluation import evaluate as evaluation
 from agent.experiments.reuse import digest, trainings
 from agent.experiments.table import earlier, markdown, summarise
 from agent.experiments.variants import FULL, Variant
-from agent.interaction.environment import make_simulator
+from agent.interaction.environment import open_environment
 from agent.report.text import as_typed
 from agent.storage.files import disk_errors, write_durable
 from agent.storage.run import config_diff
@@ -89,7 +88,7 @@ def cells(variants: dict[str, Variant], seeds: int, tasks: int) -> list[Cell]:
 
 
 Train = Callable[..., dict[str, Any]]
-"""(configuration, run folder, command, after=run folder) -> summary: agent/train.py:train_run."""
+"""(configuration, run folder, command, resume_from=run folder) -> summary: agent/train.py:train_run."""
 
 
 def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: dict[str, Exception]) -> None:
@@ -100,7 +99,7 @@ def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: di
         if run in failed:
             raise failed[run]
         try:
-            train(training, runs / run, command, after=before)
+            train(training, runs / run, command, resume_from=before)
         except Exception as error:
             failed[run] = error
             raise
@@ -126,11 +125,11 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
     """Evaluate the cell with what was trained for it; returns what its file holds."""
     run = runs / cell.runs[-1]
     setup(cell.config.threads)
-    agent = Agent.load(run, cell.config.device, cell.acting)
-    simulator = make_simulator(cell.config.env, options_of(cell.config))
+    agent = load(run, cell.config.device, cell.acting)
+    environment = open_environment(cell.config.env, options_of(cell.config))
     result, raw = evaluation.evaluate(
         agent,
-        simulator,
+        environment,
         cell.config.max_steps,
         cell.tasks,
         dynamics=cell.variant.dynamics,

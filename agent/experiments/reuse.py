@@ -19,7 +19,7 @@ READ: dict[str, tuple[str, ...]] = {
     "decoder": ("learn.decoder_steps", "learn.decoder_rate", "decoder"),
     "acting": (
         *("configurator", "planner", "max_steps", "learn.checkpoint_seconds", "learn.gauge_every"),
-        *("memory.temperature", "memory.gamma", "memory.top_k"),
+        *("memory.temperature", "memory.gamma", "memory.top_k", "cost.weights", "cost.floors"),
     ),
 }
 """Settings by what is the first to read them. The world model reads all others."""
@@ -34,7 +34,7 @@ def trainings(config: Config, full: Config) -> list[Config]:
     modulated, learn = config.configurator, config.learn
     needed = {
         "world model": True,
-        "critic": config.cost.critic and learn.critic_steps > 0 and modulated.critic_weight > 0,
+        "critic": config.critic.enabled and learn.critic_steps > 0 and modulated.critic_weight > 0,
         "policy": modulated.mode == 1 and learn.policy_steps > 0,
     }
     out: list[Config] = []

@@ -31,6 +31,7 @@ from agent.errors import UserError, nearest
 from agent.evaluation import evaluate
 from agent.inspection import check_exploration
 from agent.inspection.check_exploration import Finding
+from agent.interaction.environment import of_simulator
 from envs import SIMULATORS
 from envs.gym_env import SimEnv, SimVectorEnv
 
@@ -207,13 +208,14 @@ def _states(world: SimEnv, seed: int) -> Iterator[Finding]:
 
 def _tasks(world: SimEnv, seed: int) -> Iterator[Finding]:
     """Tasks begin unsolved and can be solved; how fast the batched form is."""
-    simulator, rng = world.simulator, np.random.default_rng(seed)
+    simulator: Any = world.simulator
+    rng = np.random.default_rng(seed)
     tasks, budget = simulator.sample_tasks(rng, TASKS), world.max_steps
     solved = int(simulator.success(tasks.start, tasks.goal).sum())
     if solved:
         advice = "let sample_tasks keep goals farther from their starts than success_radius"
         yield Finding("tasks", "failed", f"{solved} of {TASKS} are solved before the first step", advice)
-    reference = evaluate.reference(simulator, tasks, budget, seed)
+    reference = evaluate.reference(of_simulator("", simulator), tasks, budget, seed)
     found = f"{budget} steps: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in reference.items())
     if reference["expert"] < 0.95:
         advice = "look at the tasks that expert_action fails: can they be solved at all, and in time?"

@@ -18,9 +18,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from agent import config
-from agent.interaction.explore import explorer
+from agent.interaction.explore import Explorer
 from envs.gym_env import SimEnv
-from modules.types import ActionSpace
+from modules.actions import BoxActions
 
 TWINS = 8  # pairs of futures per action number
 
@@ -90,9 +90,10 @@ def explore(
 ) -> Iterator[Finding]:
     """All findings of `steps` primitive actions; again() makes the same world anew."""
     space = cast(spaces.Box, env.action_space)
-    actions_of = ActionSpace(tuple(space.low.tolist()), tuple(space.high.tolist()), None)
-    next_block, rng = explorer(config.ExploreConfig(), actions_of, 1, block), np.random.default_rng(seed)
-    actions = np.concatenate([next_block(rng)[0] for _ in range(-(-steps // block))])
+    rng = np.random.default_rng(seed)
+    actions_of = BoxActions(tuple(space.low.tolist()), tuple(space.high.tolist()))
+    explorer = Explorer(config.ExploreConfig(), actions_of, 1, block, rng)
+    actions = np.concatenate([explorer.next_block()[0] for _ in range(-(-steps // block))])
     walk = _walk(env, seed, actions)
     findings = list(_observations(walk, env.observation_space))
     yield from findings
