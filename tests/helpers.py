@@ -7,6 +7,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from agent.agent import Agent
 from agent.build import build
 from agent.config import Config, options_of
