@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from modules.types import State
+from modules.types import Float, State
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class InverseDynamics(nn.Module):
                 nn.Linear(width, action),
             )
 
-    def forward(self, before: State, after: State) -> Tensor:
+    def forward(self, before: State, after: State) -> Float[Tensor, "B KA"]:
         """Two states (B, ...) -> scaled action block (B, K*A)."""
         if self.map_shape is None:
             return self.net(torch.cat([before.latent, before.proprio, after.latent, after.proprio], -1))
@@ -79,12 +79,12 @@ class InverseDynamics(nn.Module):
         return self.net(torch.cat(maps, -1).permute(0, 3, 1, 2))
 
 
-def variance(x: Tensor, eps: float = 1e-4) -> Tensor:
+def variance(x: Float[Tensor, "N *P D"], eps: float = 1e-4) -> Float[Tensor, ""]:
     """Hinge mean_j max(0, 1 - sqrt(Var_n(x_nj) + eps)) over samples n. x: (N, ..., D) (VICReg eq. 1)."""
     return (1 - (x.var(0) + eps).sqrt()).clamp(min=0).mean()
 
 
-def covariance(x: Tensor) -> Tensor:
+def covariance(x: Float[Tensor, "N *P D"]) -> Float[Tensor, ""]:
     """Mean squared off-diagonal covariance. x: (N, D), or (N, P, D) for P places, each with its own matrix."""
     if x.dim() == 2:
         x = x.unsqueeze(1)
@@ -95,17 +95,19 @@ def covariance(x: Tensor) -> Tensor:
     return (off_diagonal / (d * max(d - 1, 1))).mean()
 
 
-def within_episode(x: Tensor, target: float, eps: float = 1e-4) -> Tensor:
+def within_episode(x: Float[Tensor, "B T D"], target: float, eps: float = 1e-4) -> Float[Tensor, ""]:
     """Hinge on the mean over dimensions of the standard deviation along time. x: (B, T, D)."""
     return (target - (x.var(1) + eps).sqrt().mean(-1)).clamp(min=0).mean()
 
 
-def temporal(x: Tensor) -> Tensor:
+def temporal(x: Float[Tensor, "B T D"]) -> Float[Tensor, ""]:
     """Mean squared change between successive states. x: (B, T, D)."""
     return (x[:, 1:] - x[:, :-1]).square().mean()
 
 
-def sigreg(x: Tensor, generator: torch.Generator | None = None, projections: int = 64, knots: int = 17) -> Tensor:
+def sigreg(
+    x: Float[Tensor, "N D"], generator: torch.Generator | None = None, projections: int = 64, knots: int = 17
+) -> Float[Tensor, ""]:
     """Epps-Pulley distance of random unit projections of x (N, D) to N(0, 1), integrated over [-4, 4]."""
     directions = torch.randn(x.shape[-1], projections, generator=generator, dtype=x.dtype, device=x.device)
     projected = x @ (directions / directions.norm(dim=0))
@@ -117,11 +119,11 @@ def sigreg(x: Tensor, generator: torch.Generator | None = None, projections: int
 
 
 def anticollapse(
-    latents_BTD: Tensor,
+    latents_BTD: Float[Tensor, "B T D"],
     config: Config,
     map_shape: tuple[int, int, int] | None,
     generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
+) -> dict[str, Float[Tensor, ""]]:
     """The unweighted batch terms by name. A spatial latent has statistics per place, over its channels."""
     x = latents_BTD.flatten(0, 1)
     if map_shape is not None:
@@ -136,7 +138,7 @@ def anticollapse(
     return terms
 
 
-def gauges(latents_BTD: Tensor, eps: float = 1e-8) -> dict[str, Tensor]:
+def gauges(latents_BTD: Float[Tensor, "B T D"], eps: float = 1e-8) -> dict[str, Float[Tensor, ""]]:
     """Collapse gauges: per-dimension std, effective rank (exp of the spectral entropy), within-episode std."""
     x = latents_BTD.detach().flatten(0, 1).float()
     std = x.std(0)

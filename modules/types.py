@@ -12,10 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing import Annotated as Float
+else:
+    try:
+        from jaxtyping import Float
+    except ImportError:  # only tests check shapes; elsewhere Float[Tensor, "B D"] is a comment
+        from typing import Annotated as Float  # noqa: F401
 
 PlannerName = Literal["cem", "mppi", "gradient", "random"]
 EnergyName = Literal["terminal", "literal", "last"]
@@ -205,6 +213,7 @@ class Task:
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Embedding(Protocol):
     """A module from State (..., D) to a vector: what a head knows of a state."""
 
@@ -252,6 +261,7 @@ class Cost(Protocol):
     def status(self) -> dict[str, float]: ...
 
 
+@runtime_checkable
 class Planner(Protocol):
     """Pure search over action sequences by asking and telling; it knows neither model nor cost."""
 
