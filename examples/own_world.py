@@ -1,4 +1,4 @@
-"""An environment of your own, a point in a box, as a Simulator. After it is registered every command works in it:
+"""An environment of your own: a point in a box, as a Simulator. Every command works in it:
 
 python examples/own_world.py check Box-v0
 python examples/own_world.py train box
@@ -23,10 +23,8 @@ class Box:
 
     action_low, action_high, action_max_norm = np.full(2, -0.1, np.float32), np.full(2, 0.1, np.float32), 0.1
     sensor_low, sensor_high, pixel_shape = -np.ones(2, np.float32), np.ones(2, np.float32), None
-    proprio = (
-        ProprioSpec("x", 0, is_goal=True),
-        ProprioSpec("y", 1, is_goal=True),
-    )  # in which a goal is compared with what is
+    # Copied into the state; the distance to a goal is measured in them.
+    proprio = (ProprioSpec("x", 0, is_goal=True), ProprioSpec("y", 1, is_goal=True))
     has_scenes, success_radius = False, 0.15
 
     def reset(self, rng, n):
@@ -68,7 +66,7 @@ class Box:
         return (positions + 1) * 31.5
 
 
-envs.register("Box-v0", Box)  # to Gymnasium and to the commands
+envs.register("Box-v0", Box)  # with Gymnasium and the commands
 PRESETS["box"] = lambda: dataclasses.replace(point_maze(), env="Box-v0", env_options=(), max_steps=60)
 
 if __name__ == "__main__":
