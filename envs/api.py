@@ -1,9 +1,9 @@
 """What a simulator is to this project: a few pure functions over arrays of states.
 
-Write `reset`, `step` and `observe`, and the world is a Gymnasium environment, a Gymnasium vector environment that steps N
-copies as arrays, and an oracle (true dynamics to plan with instead of the learned model): see `envs/gym_env.py`. This is
-Gymnasium's functional form (`gymnasium.experimental.functional.FuncEnv`) for N states at once. What else a world can do
-is optional, one Protocol for each: goals, scenes, an expert, a view, factors.
+Write `reset`, `step` and `observe`, and the world is a Gymnasium environment, a Gymnasium vector environment that steps
+N copies as arrays, and an oracle (true dynamics to plan with instead of the learned model): see `envs/gym_env.py`. This
+is Gymnasium's functional form (`gymnasium.experimental.functional.FuncEnv`) for N states at once. What else a world can
+do is optional, one Protocol for each: goals, scenes, an expert, a view, factors.
 
 Shapes: N worlds, S numbers that hold the full physical state, A action, all float64 unless said otherwise.
 """

@@ -109,7 +109,9 @@ class SimEnv(gym.Env):
     def render(self) -> NDArray[np.uint8]:
         """(H, W, 3) the map with the agent in red and the goal in green."""
         assert self._state is not None and self._goal is not None, "call reset() first"
-        assert isinstance(self.simulator, View), "a simulator without render_map, to_map and positions cannot be rendered"
+        assert isinstance(self.simulator, View), (
+            "a simulator without render_map, to_map and positions cannot be rendered"
+        )
         picture = self.simulator.render_map(self._state[0]).copy()
         rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
         radius = max(2.0, picture.shape[0] / 40)
@@ -211,9 +213,7 @@ def success(simulator: Simulator, states: Array, goals: Array) -> NDArray[np.boo
     return np.zeros(len(states), bool) if reached is None else reached(states, goals)
 
 
-def _drawn(
-    simulator: Simulator, rng: np.random.Generator, n: int, options: dict[str, Any]
-) -> tuple[Array, Array]:
+def _drawn(simulator: Simulator, rng: np.random.Generator, n: int, options: dict[str, Any]) -> tuple[Array, Array]:
     """States and goals (N, S) from reset options; what is not given is drawn, what is given costs no random number.
 
     In a world without goals the goals are the states.

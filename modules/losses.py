@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from modules.blocks import MapShape
+from modules.types import Float
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Config:
     """Predict the whole window open loop from its first state; otherwise one step from every state."""
 
 
-def variance(x: Tensor, eps: float = 1e-4) -> Tensor:
+def variance(x: Float[Tensor, "N *P D"], eps: float = 1e-4) -> Float[Tensor, ""]:
     """Hinge mean_j max(0, 1 - sqrt(Var_n(x_nj) + eps)) over samples n. x: (N, ..., D) (VICReg eq. 1)."""
     return (1 - (x.var(0) + eps).sqrt()).clamp(min=0).mean()
 
 
-def covariance(x: Tensor) -> Tensor:
+def covariance(x: Float[Tensor, "N *P D"]) -> Float[Tensor, ""]:
     """Mean squared off-diagonal covariance. x: (N, D), or (N, P, D) for P places, each with its own matrix."""
     if x.dim() == 2:
         x = x.unsqueeze(1)
@@ -63,17 +64,19 @@ def covariance(x: Tensor) -> Tensor:
     return (off_diagonal / (d * max(d - 1, 1))).mean()
 
 
-def within_episode(x: Tensor, target: float, eps: float = 1e-4) -> Tensor:
+def within_episode(x: Float[Tensor, "B T D"], target: float, eps: float = 1e-4) -> Float[Tensor, ""]:
     """Hinge on the mean over dimensions of the standard deviation along time. x: (B, T, D)."""
     return (target - (x.var(1) + eps).sqrt().mean(-1)).clamp(min=0).mean()
 
 
-def temporal(x: Tensor) -> Tensor:
+def temporal(x: Float[Tensor, "B T D"]) -> Float[Tensor, ""]:
     """Mean squared change between successive states. x: (B, T, D)."""
     return (x[:, 1:] - x[:, :-1]).square().mean()
 
 
-def sigreg(x: Tensor, generator: torch.Generator | None = None, projections: int = 64, knots: int = 17) -> Tensor:
+def sigreg(
+    x: Float[Tensor, "N D"], generator: torch.Generator | None = None, projections: int = 64, knots: int = 17
+) -> Float[Tensor, ""]:
     """Epps-Pulley distance of random unit projections of x (N, D) to N(0, 1), integrated over [-4, 4]."""
     directions = torch.randn(x.shape[-1], projections, generator=generator, dtype=x.dtype, device=x.device)
     projected = x @ (directions / directions.norm(dim=0))
@@ -85,11 +88,11 @@ def sigreg(x: Tensor, generator: torch.Generator | None = None, projections: int
 
 
 def anticollapse(
-    latents_BTD: Tensor,
+    latents_BTD: Float[Tensor, "B T D"],
     config: Config,
     map_shape: MapShape | None,
     generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
+) -> dict[str, Float[Tensor, ""]]:
     """The unweighted batch terms by name. A spatial latent has statistics per place, over its channels."""
     x = latents_BTD.flatten(0, 1)
     if map_shape is not None:

@@ -22,7 +22,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from modules.types import Actions, Plan, Planner
+from modules.types import Actions, Float, Plan, Planner
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Config:
 class Grid:
     """The searched variables (..., V, A) and the candidates (..., H, K, A) that they stand for."""
 
-    def __init__(self, config: Config, actions: Actions, start: Tensor) -> None:
+    def __init__(self, config: Config, actions: Actions, start: Float[Tensor, "E H K A"]) -> None:
         _, self.steps, self.block, size = start.shape
         self.repeat = self.block if config.action_repeat is None else config.action_repeat
         if self.block % self.repeat:
@@ -75,29 +75,29 @@ class Grid:
         smooth[1:] *= (1 - config.noise_beta**2) ** 0.5
         self.smooth = torch.kron(smooth, torch.eye(size).to(smooth)) if config.noise_beta else None
 
-    def noise(self, samples: int, generator: Generator) -> Tensor:
+    def noise(self, samples: int, generator: Generator) -> Float[Tensor, "N V A"]:
         """Unit noise (N, V, A), one draw for all episodes."""
         noise = self.unit.new_empty(samples, self.variables * len(self.unit)).normal_(generator=generator)
         return (noise if self.smooth is None else noise @ self.smooth).view(samples, self.variables, -1)
 
-    def expand(self, variables: Tensor) -> Tensor:
+    def expand(self, variables: Float[Tensor, "*E V A"]) -> Float[Tensor, "*E H K A"]:
         """Project (..., V, A) into the action space and hold every action: (..., H, K, A)."""
         held = torch.cat((self.actions.project(variables),) * self.repeat, -1)  # much faster than expand and contiguous
         return held.view(*variables.shape[:-2], self.steps, self.block, variables.shape[-1])
 
-    def fold(self, actions: Tensor) -> Tensor:
+    def fold(self, actions: Float[Tensor, "*E H K A"]) -> Float[Tensor, "*E V A"]:
         """Mean over every hold: (..., H, K, A) -> (..., V, A). The inverse of `expand` where actions are held."""
         return actions.reshape(*actions.shape[:-3], self.variables, self.repeat, actions.shape[-1]).mean(-2)
 
 
-def first(actions: Actions, start: Tensor, samples: int, iterations: int) -> Plan:
+def first(actions: Actions, start: Float[Tensor, "E H K A"], samples: int, iterations: int) -> Plan:
     """The start (E, H, K, A) inside the action space, as a plan that any finite energy beats."""
     if samples < 1 or iterations < 1:
         raise ValueError(f"a planner needs samples >= 1 and iterations >= 1, got {samples} and {iterations}")
     return Plan(actions.project(start.detach()), start.new_full(start.shape[:1], float("inf")))
 
 
-def usable(energy: Tensor) -> tuple[Tensor, int]:
+def usable(energy: Float[Tensor, "E N"]) -> tuple[Float[Tensor, "E N"], int]:
     """Energies (E, N) with +inf for what is not finite, and how many those are."""
     energy = energy.detach()
     if math.isfinite(energy.sum()):  # the usual case, in one pass
@@ -112,7 +112,7 @@ def usable(energy: Tensor) -> tuple[Tensor, int]:
     return energy.masked_fill(~finite, float("inf")), int((~finite).sum())
 
 
-def better(plan: Plan, candidates: Tensor, energy: Tensor) -> Plan:
+def better(plan: Plan, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> Plan:
     """The best of the plan so far and the candidates (E, N, H, K, A) with energies (E, N), per episode."""
     least, index = energy.min(1)
     index = index.view(-1, 1, 1, 1, 1).expand(-1, 1, *candidates.shape[2:])
@@ -120,7 +120,9 @@ def better(plan: Plan, candidates: Tensor, energy: Tensor) -> Plan:
     return Plan(actions, torch.minimum(least, plan.energy))
 
 
-def fit_elites(candidates: Tensor, energy: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+def fit_elites(
+    candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"], config: Config
+) -> tuple[Float[Tensor, "E H K A"], Float[Tensor, "E H K A"]]:
     """CEM: mean and standard deviation of the elites, (E, H, K, A) each."""
     count = max(2, round(config.elites * energy.shape[1]))
     least, index = energy.topk(min(count, energy.shape[1]), dim=1, largest=False)
@@ -130,7 +132,9 @@ def fit_elites(candidates: Tensor, energy: Tensor, config: Config) -> tuple[Tens
     return mean, spread
 
 
-def fit_softmin(candidates: Tensor, energy: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+def fit_softmin(
+    candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"], config: Config
+) -> tuple[Float[Tensor, "E H K A"], Float[Tensor, "E H K A"]]:
     """MPPI: mean and standard deviation under weights ~ exp(-(F - Fmin) / (temperature * std F)), (E, H, K, A) each.
 
     With the std over the episode's finite energies, scaling or shifting the cost does not change the search.
@@ -165,7 +169,7 @@ class Sampling:
         anneal: bool,
         config: Config,
         actions: Actions,
-        start: Tensor,
+        start: Float[Tensor, "E H K A"],
         samples: int,
         iterations: int,
         generator: Generator,
@@ -181,7 +185,7 @@ class Sampling:
         self.iteration = 0
         self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
 
-    def ask(self) -> Tensor:
+    def ask(self) -> Float[Tensor, "E N H K A"]:
         """Candidates (E, N, H, K, A)."""
         noise = self.grid.noise(self.samples, self.generator)
         if self.iteration:
@@ -191,7 +195,7 @@ class Sampling:
         return candidates
 
     @torch.no_grad()
-    def tell(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> None:
         """Move the distribution towards the candidates (E, N, H, K, A) with low energies (E, N)."""
         energy, _ = usable(energy)
         self.candidates, self.energy, self.plan = candidates, energy, better(self.plan, candidates, energy)
@@ -217,7 +221,13 @@ class Gradient:
     needs_gradient = True
 
     def __init__(
-        self, config: Config, actions: Actions, start: Tensor, samples: int, iterations: int, generator: Generator
+        self,
+        config: Config,
+        actions: Actions,
+        start: Float[Tensor, "E H K A"],
+        samples: int,
+        iterations: int,
+        generator: Generator,
     ) -> None:
         self.config, self.iterations = config, iterations
         self.grid = Grid(config, actions, start)
@@ -229,14 +239,14 @@ class Gradient:
         self.iteration = 0
         self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
 
-    def ask(self) -> Tensor:
+    def ask(self) -> Float[Tensor, "E N H K A"]:
         """Candidates (E, N, H, K, A), leaves of the graph that require grad."""
         candidates = self.grid.expand(self.variables)
         if self.iteration == 0:
             candidates[:, 0] = self.plan.actions  # the start itself, also where it does not hold its actions
         return candidates.requires_grad_()
 
-    def tell(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> None:
         """One step of Adam on the candidates (E, N, H, K, A) from their energies (E, N)."""
         assert energy.requires_grad, "the gradient planner needs energies computed with autograd: leave torch.no_grad()"
         (gradient,) = torch.autograd.grad(energy.sum(), candidates)
@@ -269,7 +279,13 @@ class Unsearched:
     needs_gradient = False
 
     def __init__(
-        self, config: Config, actions: Actions, start: Tensor, samples: int, iterations: int, generator: Generator
+        self,
+        config: Config,
+        actions: Actions,
+        start: Float[Tensor, "E H K A"],
+        samples: int,
+        iterations: int,
+        generator: Generator,
     ) -> None:
         """As the others; `samples` changes nothing."""
         grid = Grid(config, actions, start)
@@ -277,11 +293,11 @@ class Unsearched:
         self.candidates = grid.expand(noise + grid.fold(actions.project(torch.zeros_like(start)))[:, None])
         self.energy = start.new_full((len(start), 1), float("inf"))
 
-    def ask(self) -> Tensor:
+    def ask(self) -> Float[Tensor, "E N H K A"]:
         """The plan, (E, 1, H, K, A)."""
         return self.candidates
 
-    def tell(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> None:
         """Note what it costs."""
         self.energy = energy.detach()
 

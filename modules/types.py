@@ -13,11 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from typing import Annotated as Float
+else:
+    try:
+        from jaxtyping import Float
+    except ImportError:  # only tests check shapes; elsewhere Float[Tensor, "B D"] is a comment
+        from typing import Annotated as Float  # noqa: F401
 
 EnergyName = Literal["terminal", "literal", "last"]
 
@@ -122,6 +130,7 @@ class State:
         return State(torch.cat([s.latent for s in states], dim), torch.cat([s.proprio for s in states], dim))
 
 
+@runtime_checkable
 class Embedding(Protocol):
     """A module from State (..., D) to a vector: what a head reads of a state."""
 
@@ -310,6 +319,7 @@ class Decision:
 # Protocols: what a module has to offer to be composed with the others
 
 
+@runtime_checkable
 class Actions(Protocol):
     """An action space as verbs. Nobody else computes centres, ranges or one-hot vectors."""
 
@@ -399,6 +409,7 @@ class WorldModel(Protocol):
     def status(self) -> dict[str, float]: ...
 
 
+@runtime_checkable
 class Drive(Protocol):
     """One intrinsic cost IC_j: no parameters, computable and differentiable on imagined states."""
 
@@ -435,12 +446,14 @@ class Cost(Protocol):
     def status(self) -> dict[str, float]: ...
 
 
+@runtime_checkable
 class Configurator(Protocol):
     """Sets every other module to the task."""
 
     def configure(self, situation: Situation) -> Directive: ...
 
 
+@runtime_checkable
 class Planner(Protocol):
     """Pure search over action sequences by asking and telling; it knows neither model nor cost."""
 
