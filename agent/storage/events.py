@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +24,17 @@ class Events:
         """Prepare; nothing is opened before the first event.
 
         first_step: TensorBoard hides what earlier files hold of this step and later ones. They belong to a training
-        that was interrupted, and whose steps are computed again.
+        that was interrupted, and its steps are computed again.
         """
-        self._folder, self._first_step = folder, first_step
+        self._folder = folder
+        self._purge: int | None = first_step
         self._writer: SummaryWriter | None = None
 
     def scalars(self, step: int, wall_time: float, values: Mapping[str, float]) -> None:
         """Add named numbers."""
-        with disk_errors(self._folder):
+        with self._writing() as writer:
             for name, value in values.items():
-                self._open().add_scalar(name, value, step, wall_time)
+                writer.add_scalar(name, value, step, wall_time)
 
     def picture(self, tag: str, data: bytes, height: int, width: int, step: int) -> None:
         """Add an encoded PNG or GIF; TensorBoard shows both, and a GIF moves."""
@@ -41,32 +42,43 @@ class Events:
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
-        with disk_errors(self._folder):
-            self._open()._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
-            self._open().flush()
+        with self._writing() as writer:
+            writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+            writer.flush()
 
     def flush(self) -> None:
         """Wait until all events are written. UserError when one could not be."""
         if self._writer is not None:
-            with disk_errors(self._folder):
-                self._writer.flush()
+            with self._writing() as writer:
+                writer.flush()
 
     def close(self) -> None:
         """Close the file; call `flush` before, which reports errors."""
         if self._writer is not None:
             with suppress(OSError):
                 self._writer.close()
+            self._writer = None
+
+    @contextmanager
+    def _writing(self) -> Iterator[SummaryWriter]:
+        """The writer; a UserError for what cannot be written, after which the next event begins a new file."""
+        with disk_errors(self._folder):
+            try:
+                if self._writer is None:
+                    self._writer = self._open()
+                yield self._writer
+            except OSError:
+                self._writer = None  # its thread has ended, and it would raise the same error forever
+                raise
 
     def _open(self) -> SummaryWriter:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # imported here because it loads slowly
+        from torch.utils.tensorboard import SummaryWriter  # imported here because it loads slowly
 
-            _leave_errors_to_flush()
-            earlier = any(self._folder.glob("events.out.tfevents.*"))
-            self._writer = SummaryWriter(
-                str(self._folder), purge_step=self._first_step if earlier else None, max_queue=QUEUE
-            )
-        return self._writer
+        _leave_errors_to_flush()
+        purge = self._purge if any(self._folder.glob("events.out.tfevents.*")) else None
+        writer = SummaryWriter(str(self._folder), purge_step=purge, max_queue=QUEUE)
+        self._purge = None
+        return writer
 
 
 @cache
