@@ -16,7 +16,6 @@ import agent.storage.checkpoint as checkpoint_module
 from agent import __version__
 from agent.errors import DamagedFile, UserError
 from agent.storage.checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
-from agent.storage.files import write_durable
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
@@ -361,16 +360,6 @@ def test_a_disk_that_refuses_leaves_the_last_good_one(tmp_path, monkeypatch, cal
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000005.safetensors", "00000010.safetensors"]
     tensors, _, found = load_checkpoint(tmp_path, notify=silent)
     assert found == 10 and tensors["w"][0, 0] == 10
-
-
-def test_write_durable_keeps_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_durable(path, b"old")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full_disk)
-        with pytest.raises(UserError, match="free some space"):
-            write_durable(path, b"new")
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
 def test_stale_temporaries_are_removed_at_the_next_save(tmp_path):

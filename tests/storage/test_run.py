@@ -1,5 +1,7 @@
 """Promises of agent/storage/run.py: a folder holds one run or is left alone; what is wrong is said in words."""
 
+import builtins
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,9 +12,11 @@ import torch
 
 from agent import __version__
 from agent.errors import DamagedFile, UserError
+from agent.storage.files import to_json
 from agent.storage.provenance import config_diff
 from agent.storage.run import Run
-from tests.storage.common import CONFIG, start
+from agent.storage.summary import read_summary
+from tests.storage.common import CONFIG, silent, start
 
 OWN = ["checkpoints", "command.txt", "config.json", "lock", "metrics.jsonl", "tb", "versions.json"]
 
@@ -81,7 +85,7 @@ def test_open_says_what_is_wrong(tmp_path):
         Run.open(tmp_path / "walk_1")
     with pytest.raises(UserError, match=r"is not a run: it has no config.json; it contains the runs walk-1"):
         Run.open(tmp_path)
-    for text in ("{", "[]", "\xff"):
+    for text in ("{", "[]", "\xff", "[" * 100_000):
         (tmp_path / "walk-1" / "config.json").write_bytes(text.encode("latin-1"))
         for use in (Run.open, start):
             with pytest.raises(DamagedFile, match=r"config.json is damaged"):
@@ -120,3 +124,113 @@ def test_files_are_written_and_links_out_are_refused(tmp_path):
     with pytest.raises(UserError, match="leads out"):
         run.write_bytes("out/x", b"")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_huge_configuration_is_refused_by_name(tmp_path):
+    start(tmp_path).close()
+    os.truncate(tmp_path / "config.json", 500 * 2**20)
+    for use in (Run.open, start):
+        with pytest.raises(DamagedFile, match=r"config.json: 500 MB, it may have at most 10 MB"):
+            use(tmp_path)
+
+
+def test_a_run_of_an_older_version_is_refused_by_resume(tmp_path):
+    """Else its training would begin anew, in the same folder."""
+    start(tmp_path).close()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    (tmp_path / "checkpoints" / "00000010").mkdir()
+    (tmp_path / "checkpoints" / "00000010" / "manifest.json").write_text("{}")
+    with start(tmp_path) as run, pytest.raises(UserError, match="older version of this program: train again"):
+        run.resume()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_a_checkpoints_folder_that_is_a_link_is_not_followed(tmp_path):
+    with start(tmp_path / "other") as run:
+        run.resume()
+        run.save_checkpoint(1, {}, {})
+    start(tmp_path / "run").close()
+    (tmp_path / "run" / "checkpoints").rmdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "other" / "checkpoints")
+    with pytest.raises(DamagedFile, match=r"checkpoints is a symbolic link, refused"):
+        Run.open(tmp_path / "run").load_checkpoint()
+    with start(tmp_path / "run") as run, pytest.raises(DamagedFile, match=r"checkpoints is a symbolic link"):
+        run.resume()
+
+
+# Reading without writing, and writing elsewhere
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_read_only_run_can_be_read_and_is_found_out_before_the_work(tmp_path, monkeypatch):
+    with start(tmp_path / "run") as run:
+        run.resume()
+        run.log(1, {"a": 1.0})
+        run.save_checkpoint(1, {"w": torch.ones(1)}, {})
+        run.write_json("summary.json", SUMMARY)
+    before = files(tmp_path / "run")
+    real = builtins.open
+
+    def read_only(file, mode="r", *args, **kwargs):
+        """As root the tests can write anywhere: the run's folder refuses in another way."""
+        if set(mode) & set("wax+") and isinstance(file, Path) and file.is_relative_to(tmp_path / "run"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(file, mode, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", read_only)
+    run = Run.open(tmp_path / "run", silent)
+    assert run.load_checkpoint()[2] == 1 and run.summary() == SUMMARY and len(list(run.metrics())) == 1
+    with pytest.raises(UserError, match=r"cannot write .*run: the file system is read-only: give another --out"):
+        run.check_writable()
+    run = Run.open(tmp_path / "run", silent, out=tmp_path / "elsewhere")
+    run.check_writable()
+    assert run.write_json("eval/result.json", {"a": 1}) == tmp_path / "elsewhere" / "eval" / "result.json"
+    with pytest.raises(UserError, match="cannot be the name"):
+        run.write_json("config.json", {})
+    assert files(tmp_path / "elsewhere") == {"eval/result.json": to_json({"a": 1})}
+    assert files(tmp_path / "run") == before
+
+
+# The summary
+
+SUMMARY = {
+    **{"run": "runs/a", "env": "TwoRooms-v0", "seed": 3, "env_steps": 128, "train_wall_seconds": 2.5},
+    **{"train_cpu_seconds": 2.0, "pictures_wall_seconds": 0.0, "peak_memory_mb": 300.0, "parameters": 12},
+}
+
+
+def test_a_summary_says_that_training_came_to_its_end(tmp_path):
+    start(tmp_path).close()
+    run = Run.open(tmp_path, silent)
+    assert run.summary() is None
+    run.write_json("summary.json", SUMMARY)
+    assert run.summary() == SUMMARY == read_summary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"envsteps": 128}, ["env_steps"]),
+        ({"env_steps": "128"}, ["env_steps"]),
+        ({"train_wall_seconds": None, "seed": True}, ["seed", "train_wall_seconds"]),
+    ],
+)
+def test_what_is_missing_in_a_summary_is_told(tmp_path, change, named):
+    start(tmp_path).close()
+    held = {name: value for name, value in SUMMARY.items() if name not in named} | change
+    (tmp_path / "summary.json").write_text(json.dumps(held))
+    messages = []
+    found = Run.open(tmp_path, messages.append).summary()
+    assert len(messages) == 1 and f"summary.json does not hold {', '.join(named)} as expected" in messages[0]
+    assert found == {name: value for name, value in held.items() if name not in named}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_damaged_summary_is_told(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    messages = []
+    assert read_summary(tmp_path, messages.append) == {}
+    assert len(messages) == 1 and "summary.json is damaged" in messages[0]
