@@ -76,8 +76,8 @@ class Run:
             notify: receives warnings: other versions than before, a damaged checkpoint passed over.
 
         Raises:
-            UserError: it holds something else, or a run of another configuration (with the difference); another
-                process is training in it; or it cannot be written.
+            UserError: it holds something else, or a run of another configuration (with the difference) or of an older
+                version; another process is training in it; or it cannot be written.
         """
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; a run needs a folder: give another --out.")
@@ -102,6 +102,7 @@ class Run:
             with disk_errors(folder):
                 (folder / "tb").mkdir(exist_ok=True)
                 (folder / "checkpoints").mkdir(exist_ok=True)
+            checkpoint_steps(folder / "checkpoints")  # those of an older version are refused now, before the work
             run._record(command)
         except BaseException:
             run.close()
@@ -139,7 +140,6 @@ class Run:
             (tensors, meta, step) as given to save_checkpoint, or None when nothing was saved yet.
 
         Raises:
-            UserError: an older version of this program wrote the checkpoints.
             DamagedFile: there are checkpoints, but none is whole; or config.json has changed since.
             NonFinite: the checkpoint holds values that are not finite.
         """

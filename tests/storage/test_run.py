@@ -134,14 +134,18 @@ def test_a_huge_configuration_is_refused_by_name(tmp_path):
             use(tmp_path)
 
 
-def test_a_run_of_an_older_version_is_refused_by_resume(tmp_path):
+def test_a_run_of_an_older_version_is_refused(tmp_path):
     """Else its training would begin anew, in the same folder."""
     start(tmp_path).close()
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    before = (tmp_path / "command.txt").read_text()
     (tmp_path / "checkpoints" / "00000010").mkdir()
     (tmp_path / "checkpoints" / "00000010" / "manifest.json").write_text("{}")
-    with start(tmp_path) as run, pytest.raises(UserError, match="older version of this program: train again"):
-        run.resume()
+    with pytest.raises(UserError, match="older version of this program: train again"):
+        start(tmp_path)
+    with pytest.raises(UserError, match="older version of this program: train again"):
+        Run.open(tmp_path).load_checkpoint()
+    assert (tmp_path / "command.txt").read_text() == before
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
@@ -154,8 +158,8 @@ def test_a_checkpoints_folder_that_is_a_link_is_not_followed(tmp_path):
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "other" / "checkpoints")
     with pytest.raises(DamagedFile, match=r"checkpoints is a symbolic link, refused"):
         Run.open(tmp_path / "run").load_checkpoint()
-    with start(tmp_path / "run") as run, pytest.raises(DamagedFile, match=r"checkpoints is a symbolic link"):
-        run.resume()
+    with pytest.raises(DamagedFile, match=r"checkpoints is a symbolic link"):
+        start(tmp_path / "run")
 
 
 # Reading without writing, and writing elsewhere
