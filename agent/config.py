@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import dacite
 
 from agent.errors import UserError, nearest
 from modules import actor, configurator, cost, critic, decoder, losses, memory, perception, planners, world_model
@@ -220,33 +221,57 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     Raises:
         ValueError: a field that this version does not know, or a value of another type than the field's.
     """
-    hints = get_type_hints(kind)
-    unknown = set(values) - set(hints)
-    if unknown:
-        raise ValueError(f"config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
-    return kind(**{name: _typed(hints[name], value, name) for name, value in values.items()})
+    if not isinstance(values, dict):
+        raise ValueError(f"config.json has {values!r}, where an object is expected")
+    hints = _hints(kind)
+    hooks: dict[Any, Callable[[Any], Any]] = {int: _no_bool, float: _float}
+    hooks |= {hint: _no_bool for hint in hints if get_origin(hint) is Literal}
+    hooks |= {hint: _tuple for hint in hints if get_origin(hint) is tuple}
+    try:
+        return dacite.from_dict(kind, values, dacite.Config(type_hooks=hooks, strict=True))
+    except dacite.UnexpectedDataError as error:
+        unknown = ", ".join(sorted(error.keys))
+        raise ValueError(f"config.json has fields that this version does not know: {unknown}") from error
+    except dacite.WrongTypeError as error:
+        expected = _in_words(error.field_type)
+        raise ValueError(
+            f"config.json has {error.field_path} = {error.value!r}, where {expected} is expected"
+        ) from error
 
 
-def _typed(hint: Any, value: Any, name: str) -> Any:
-    """A value from JSON as a field of type `hint` holds it."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-        return from_dict(hint, value)
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(get_args(hint)[0], item, name) for item in value)
-    if get_origin(hint) is tuple:
-        good = False
-    elif get_origin(hint) is Literal:
-        good = value in get_args(hint)
-    elif get_origin(hint) in (Union, UnionType):
-        good = any(_fits(option, value) for option in get_args(hint))
-    else:
-        good = _fits(hint, value)
-    if not good:
-        raise ValueError(f"config.json has {name} = {value!r}, where {getattr(hint, '__name__', hint)} is expected")
-    return float(value) if hint is float else value
+def _no_bool(value: Any) -> Any:
+    """True is 1 in Python and not in a configuration."""
+    if isinstance(value, bool):
+        raise dacite.WrongTypeError(int, value)
+    return value
 
 
-def _fits(hint: Any, value: Any) -> bool:
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool))
+def _float(value: Any) -> float:
+    """Someone who edits the file writes 2 for 2.0."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:
+        pass
+    raise dacite.WrongTypeError(float, value)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    """JSON has lists in place of tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    raise dacite.WrongTypeError(list, value)
+
+
+def _hints(kind: type) -> set[Any]:
+    """The types of all fields of a dataclass and of the dataclasses inside it."""
+    hints = set(get_type_hints(kind).values())
+    return hints.union(*(_hints(hint) for hint in hints if isinstance(hint, type) and dataclasses.is_dataclass(hint)))
+
+
+def _in_words(hint: Any) -> str:
+    if dataclasses.is_dataclass(hint):
+        return "an object"
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
