@@ -95,6 +95,8 @@ class Episode:
     """Width and height of a frame."""
     moments: list[Moment]
     plans: list[Plan]
+    goal_frame: str | None = None
+    """What the agent would see at the goal."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _problems(recording: Recording) -> Iterator[str]:
             yield f"{where}: no moments"
         if any(moment.plan not in (None, *range(len(episode.plans))) for moment in episode.moments):
             yield f"{where}: a moment names a plan that is not there"
-        sheets = [episode.frames, *(plan.frames for plan in episode.plans)]
+        sheets = [episode.frames, episode.goal_frame, *(plan.frames for plan in episode.plans)]
         if any(sheets) and episode.frame_size is None:
             yield f"{where}: frames without frame_size"
         if not all(_is_png(sheet) for sheet in (episode.map, *sheets) if sheet is not None):
