@@ -160,7 +160,7 @@ def _errors(axes: Axes, numbers: Mapping[str, Any], name: str) -> None:
 
 
 def latent_map(numbers: Mapping[str, Any], size: tuple[float, float] = (8.4, 6)) -> Figure:
-    """Latents in two dimensions, coloured by true position, with imagined beside observed paths (latent_map.project)."""
+    """Latents in two dimensions, coloured by true position; imagined beside observed paths (latent_map.project)."""
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes, key = figure.subplots(1, 2, width_ratios=(5, 1))
     points, colours = np.array(numbers["points"], np.float64), place_colours(np.array(numbers["places"])) / 255

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 
 import numpy as np
@@ -50,14 +52,14 @@ def svg(figure: Figure, name: str, description: str) -> str:
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "ami"}), _without_glyph_warnings():
         figure.savefig(file, format="svg", transparent=True, metadata=_METADATA)
-    head, body = re.search(r"<svg([^>]*)>(.*)</svg>", file.getvalue(), re.DOTALL).groups()  # pyright: ignore[reportOptionalMemberAccess]
-    view = re.search(r'viewBox="[^"]*"', head)
-    assert view is not None, "matplotlib writes a viewBox"
+    document = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)</svg>', file.getvalue(), re.DOTALL)
+    assert document is not None, "matplotlib writes one svg element with a viewBox"
+    view, body = document.groups()
     # The style sheet would hold for the whole page: what it says stands as an attribute below.
     body = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"<[^>]+>", lambda tag: _for_page(tag[0], name), body)
     return (
-        f'<svg class="chart" {view[0]} role="img" aria-label="{escape(description)}" fill="currentColor" '
+        f'<svg class="chart" {view} role="img" aria-label="{escape(description)}" fill="currentColor" '
         f'stroke-linejoin="round"><title>{escape(description)}</title>{_compact(body)}</svg>'
     )
 
@@ -79,9 +81,9 @@ def _compact(body: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", body)
 
 
-class _without_glyph_warnings(warnings.catch_warnings):
+@contextmanager
+def _without_glyph_warnings() -> Iterator[None]:
     """Text from a file may hold characters that the font lacks: they are drawn as boxes, and that is enough."""
-
-    def __enter__(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

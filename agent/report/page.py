@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.drawing.colours import SERIES, TONES
 from agent.errors import UserError, nearest
-from agent.report import sections
+from agent.report import ablation, sections
 from agent.report.folder import Folder, evaluations, metrics, numbers, recordings
 from agent.storage.files import write_durable
 
@@ -86,7 +86,7 @@ def ablation_page(path: Path) -> tuple[str, list[str]]:
     """The page of an ablation."""
     folder = Folder(path)
     comparison = folder.json("comparison.json", "Ablation") or {}
-    parts = [folder.part("Ablation", lambda: sections.ablation(folder, comparison))]
+    parts = [folder.part("Ablation", lambda: ablation.success(folder, comparison))]
     remark = "success rate of the full agent and of its variants, on the same seeds and tasks"
     return page(f"Ablation {path.resolve().name}", remark, parts, folder.missing, []), folder.missing
 

@@ -1,4 +1,4 @@
-"""The sections of a report: HTML from what folder.py has read. Every text from a file is escaped here.
+"""The sections of a run's page: HTML from what folder.py has read. Every text from a file is escaped here.
 
 Functions that meet another structure than they expect raise; `Folder.part` makes a remark of it. Charts are imported
 where they are drawn, because matplotlib loads slowly.
@@ -16,18 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.evaluation.statistics import wilson
+from agent.report.elements import chart, percent, table
 from agent.report.folder import Folder
-from agent.report.text import CONTROLLERS, as_typed, in_words, reference
+from agent.report.text import CONTROLLERS
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from agent.drawing.figures import Series
 
 POINTS = 300  # of a curve
-
-
-# Parts of a run
 
 
 def tiles(summary: Mapping[str, Any] | None, evaluated: Sequence[Mapping[str, Any]]) -> str:
@@ -87,7 +83,7 @@ def evaluation(evaluated: Sequence[Mapping[str, Any]]) -> str:
         else:
             plots.append(f'<p class="missing">{escape(e["file"])} does not hold the outcome of each task.</p>')
     head = ["controller", "success rate (95 % CI)", "at the last step", "tasks"]
-    head += [CONTROLLERS.get(k, k) for k in controllers]
+    head += [CONTROLLERS.get(k) or k for k in controllers]
     head += ["latency, one episode", "latency, batch", "planner settings", "task list"]
     return (
         f"<section><h2>Success rate on held-out tasks</h2>{table(head, rows)}"
@@ -253,92 +249,3 @@ def reproduction(folder: Folder, config: Mapping[str, Any]) -> str:
         text = escape(json.dumps(config, indent=1))
         parts.append(f"<details><summary>Configuration</summary><pre tabindex='0'>{text}</pre></details>")
     return "".join([*parts, "</section>"])
-
-
-# Parts of an ablation
-
-
-def ablation(folder: Folder, comparison: Mapping[str, Any]) -> str:
-    """Chart and table of an ablation, with the exact command of each row."""
-    from agent.drawing import figures
-
-    rows, cells, details = [], [], []
-    for number, row in enumerate(comparison["variants"]):
-        made = folder.part(
-            f"Row {number + 1} of the ablation", lambda row=row: _details(folder, row, comparison["seeds"])
-        )
-        if made:
-            rows.append(row)
-            cells.append(in_words(row))
-            details.append(made)
-    if not rows:
-        return ""
-    head = list(dict.fromkeys(name for cell in cells for name in cell))
-    shown = table(head, [[cell.get(name, "") for name in head] for cell in cells])
-    described = "Success rate of every variant with its 95 % interval; the table has the numbers"
-    drawn = chart(figures.comparison(rows, 7.5), "ablation", described)
-    on_same = folder.part("Reference controllers", lambda: reference(comparison))
-    return (
-        f'<section><h2>Success rate of every variant</h2><div class="scroll wide" tabindex="0">{drawn}</div>{shown}'
-        f'<p class="soft">{METHOD} {escape(on_same)}</p></section>'
-        f"<section><h2>Commands and changes</h2><pre tabindex='0'>{escape(command_of(comparison))}</pre>"
-        f"<details><summary>Command and changed settings of each variant</summary>{''.join(details)}</details>"
-        "</section>"
-    )
-
-
-def _details(folder: Folder, row: Mapping[str, Any], seeds: int) -> str:
-    """The exact command of a row and what it changes; raises for a row that cannot be shown."""
-    words = in_words(dict(row))
-    if not all(isinstance(text, str) for text in words.values()):
-        raise TypeError("a cell of the table is not text")
-    estimates = [row[k] for k in ("iqm", "difference") if row.get(k) is not None]
-    if not all(math.isfinite(value) for one in estimates for value in one.values()):
-        raise ValueError("a success rate that is not finite")
-    left = seeds - row["n_seeds"] - len(row["failed"])
-    if left > 0:
-        folder.missing.append(f"Ablation: {row['variant']} is not computed yet for {left} seeds.")
-    changed = f"<pre tabindex='0'>{escape(str(row['changes']))}</pre>" if row["changes"] else ""
-    return f"<h3>{escape(row['variant'])}</h3><pre tabindex='0'>{escape(str(row['command']))}</pre>{changed}"
-
-
-METHOD = (
-    "Success rate: interquartile mean over seeds of the share of tasks that are solved. Intervals: stratified "
-    "bootstrap over seeds, then tasks; differences are taken in the same replicates. P(better): the probability that "
-    "a seed of the variant reaches more than a seed of the full agent."
-)
-
-
-def command_of(comparison: Mapping[str, Any]) -> str:
-    """The command line of the whole ablation."""
-    return as_typed([str(word) for word in comparison["command"]])
-
-
-# Elements
-
-
-def percent(share: float) -> str:
-    """A share as text that is not broken before its unit."""
-    return f"{100 * share:.1f}\u00a0%"
-
-
-def chart(figure: Figure, name: str, description: str) -> str:
-    """A figure as SVG with a text alternative; name: unique in the page."""
-    from agent.drawing.rendering import svg
-
-    return svg(figure, name, description)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table. On a narrow page the rows of a wide one become cards: a line for each cell, with its column's name."""
-    first = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(f"<tr>{''.join(map(_cell, head, cells))}</tr>" for cells in rows)
-    style = ' class="cards"' if len(head) > 3 else ""
-    return (
-        f'<div class="scroll" tabindex="0"><table{style}>'
-        f"<thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(name: str, text: str) -> str:
-    return f'<td data-label="{escape(name)}">{escape(text)}</td>'
