@@ -16,6 +16,7 @@ from html import escape
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from agent.drawing.colours import TONES, Picture
@@ -50,8 +51,11 @@ def svg(figure: Figure, name: str, description: str) -> str:
         <svg>...</svg> without size, metadata, style sheet and background.
     """
     file = io.StringIO()
+    for background in (figure, *figure.axes):
+        background.patch.set_visible(False)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "ami"}), _without_glyph_warnings():
-        figure.savefig(file, format="svg", transparent=True, metadata=_METADATA)
+        _lay_out(figure)
+        FigureCanvasSVG(figure).print_svg(file, metadata=_METADATA)
     document = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)</svg>', file.getvalue(), re.DOTALL)
     assert document is not None, "matplotlib writes one svg element with a viewBox"
     view, body = document.groups()
@@ -79,6 +83,14 @@ def _compact(body: str) -> str:
     used = set(re.findall(r'(?:href="#|url\(#)([^")]*)', body))
     body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
     return re.sub(r"\s*\n\s*", "\n", body)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place axes and legends once; `savefig` would draw the figure a second time for it."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 @contextmanager
