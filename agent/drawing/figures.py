@@ -224,11 +224,16 @@ def success_by_distance(rows: Sequence[tuple[float, float, float, float, int]]) 
     return figure
 
 
-def comparison(rows: Sequence[Mapping[str, Any]], width: float = 9) -> Figure:
-    """Success rate of every variant with its interval (table.summarise has the rows); failed variants are named."""
-    figure = Figure(figsize=(width, 1.4 + 0.42 * len(rows)), dpi=110, layout="constrained")
+def comparison(rows: Sequence[Mapping[str, Any]], narrow: bool = False) -> Figure:
+    """Success rate of every variant with its interval (table.summarise has the rows); failed variants are named.
+
+    narrow: names stand above the intervals instead of beside them, for a column of a page.
+    """
+    figure = Figure(figsize=(SMALL[0] if narrow else 9, 1.4 + 0.42 * len(rows)), dpi=110, layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
+        if narrow:
+            axes.text(0, place - 0.28, plain(row["variant"], 60), va="center", fontsize=9)
         if "iqm" not in row:
             text, colour = ("failed", tone("red")) if row["failed"] else ("not computed yet", tone("grey"))
             axes.text(50, place, text, ha="center", va="center", color=colour)
@@ -239,9 +244,10 @@ def comparison(rows: Sequence[Mapping[str, Any]], width: float = 9) -> Figure:
         axes.plot(value, place, "o", color=colour)
     seeds = max(row["n_seeds"] for row in rows)
     axes.set(xlim=(-2, 102), ylim=(len(rows) - 0.5, -0.5), xlabel=f"success rate in %, {seeds} seeds; bands: 95 %")
-    axes.set_yticks(range(len(rows)), [plain(row["variant"]) for row in rows])
+    axes.set_yticks(range(len(rows)), ["" if narrow else plain(row["variant"]) for row in rows])
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
     return figure
 
 

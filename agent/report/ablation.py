@@ -30,10 +30,10 @@ def success(folder: Folder, comparison: Mapping[str, Any]) -> str:
     head = list(dict.fromkeys(name for cell in cells for name in cell))
     shown = table(head, [[cell.get(name, "") for name in head] for cell in cells])
     described = "Success rate of every variant with its 95 % interval; the table has the numbers"
-    drawn = chart(figures.comparison(rows, 7.5), "ablation", described)
+    drawn = chart(figures.comparison(rows, narrow=True), "ablation", described)
     on_same = folder.part("Reference controllers", lambda: reference(comparison))
     return (
-        f'<section><h2>Success rate of every variant</h2><div class="scroll wide" tabindex="0">{drawn}</div>{shown}'
+        f"<section><h2>Success rate of every variant</h2>{drawn}{shown}"
         f'<p class="soft">{METHOD} {escape(on_same)}</p></section>'
         f"<section><h2>Commands and changes</h2><pre tabindex='0'>{escape(command_of(comparison))}</pre>"
         f"<details><summary>Command and changed settings of each variant</summary>{''.join(details)}</details>"

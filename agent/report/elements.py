@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LONG = 30  # letters of a cell that may be broken into lines
+
 
 def percent(share: float) -> str:
     """A share as text that is not broken before its unit."""
@@ -34,4 +36,5 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(name: str, text: str) -> str:
-    return f'<td data-label="{escape(name)}">{escape(text)}</td>'
+    style = ' class="long"' if len(text) > LONG else ""
+    return f'<td{style} data-label="{escape(name)}">{escape(text)}</td>'

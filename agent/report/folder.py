@@ -196,19 +196,22 @@ def _check_evaluation(value: dict[str, Any]) -> None:
 
 
 def recordings(folder: Folder, room: int) -> list[dict[str, Any]]:
-    """The recorded episodes that the page shows, as many as fit into `room` bytes; the rest is named as missing."""
-    every, kept = [one for name in _recorded(folder) if (one := _recording(folder, name)) is not None], []
-    for one in every:
-        some = []
-        for episode in one["episodes"]:
-            room -= len(json.dumps(episode))
-            if room > 0:
-                some.append(episode)
-        if len(some) < len(one["episodes"]):
-            left = len(one["episodes"]) - len(some)
+    """The recorded episodes that the page shows, as many as fit into `room` bytes; the rest is named as missing.
+
+    The first episodes of all recordings come before the second ones, so that each recording has its share.
+    """
+    every = [one for name in _recorded(folder) if (one := _recording(folder, name)) is not None]
+    kept: list[list[dict[str, Any]]] = [[] for _ in every]
+    for episode in range(max((len(one["episodes"]) for one in every), default=0)):
+        for one, some in zip(every, kept, strict=True):
+            if episode < len(one["episodes"]):
+                room -= len(json.dumps(one["episodes"][episode]))
+                if room > 0:
+                    some.append(one["episodes"][episode])
+    for one, some in zip(every, kept, strict=True):
+        if left := len(one["episodes"]) - len(some):
             folder.missing.append(f"Episodes: {left} of {one['name']} are left out: the page would be too large.")
-        kept += [{**one, "episodes": some}] if some else []
-    return kept
+    return [{**one, "episodes": some} for one, some in zip(every, kept, strict=True) if some]
 
 
 def _recorded(folder: Folder) -> list[str]:

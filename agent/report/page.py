@@ -99,9 +99,9 @@ def page(
     body = "".join(parts)
     notice = ""
     if missing:
-        notice = f'<a class="notice" href="#missing">{len(missing)} missing or damaged</a>'
+        notice = f'<a class="notice" href="#missing">{len(missing)} missing, damaged or left out</a>'
         remarks = "".join(f'<p class="missing">{escape(text)}</p>' for text in missing)
-        body += f'<section id="missing"><h2>Missing or damaged</h2>{remarks}</section>'
+        body += f'<section id="missing"><h2>Missing, damaged or left out</h2>{remarks}</section>'
     player = ""
     if recorded:
         data = _embedded({"colours": _light(), "recordings": recorded})

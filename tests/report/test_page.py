@@ -153,6 +153,16 @@ def test_a_file_that_is_too_large_is_named_and_not_read(run, name, said, undrawn
     assert "Reproduction" in text_of(page) and grown < 200 * 1024, "KB"
 
 
+def test_what_a_page_has_no_room_for_is_named_and_each_recording_has_its_share(run):
+    second = run / "recording-mode2-mppi-learned.json"
+    shutil.copy(run / "recording-mode2-cem-learned.json", second)
+    one = len(json.dumps(json.loads(second.read_text())["episodes"][0]))
+    folder = Folder(run)
+    kept = reading.recordings(folder, int(2.5 * one))
+    assert [(r["name"], len(r["episodes"])) for r in kept] == [("mode2-cem-learned", 1), ("mode2-mppi-learned", 1)]
+    assert len(folder.missing) == 2 and "1 of mode2-cem-learned are left out" in folder.missing[0]
+
+
 def test_an_environment_without_a_map_has_a_player(run, monkeypatch):
     """The format says what may be null; here only the report is asked."""
     monkeypatch.setattr(reading, "check", lambda recording: None)
@@ -354,4 +364,4 @@ def test_a_comparison_that_is_damaged_says_so(comparison, tmp_path):
         folder.mkdir()
         (folder / "comparison.json").write_text(content)
         page, missing = report.write(folder)
-        assert missing and "Missing" in text_of(page)
+        assert missing and "Missing, damaged or left out" in text_of(page)
