@@ -43,8 +43,8 @@
     const energies = paths.map((p) => p.energy), low = Math.min(...energies), high = Math.max(...energies);
     return energies.map((e) => (high > low ? (e - low) / (high - low) : 0));
   };
-  // What was imagined of this moment: by an earlier plan, if one imagined exactly this moment, or else the next moment
-  // that the plan under way imagined. A plan that is picked shows its own next moment.
+  // The imagined frame to show beside the observed one: that of an earlier plan if it imagined exactly this step, else
+  // the next step of the current plan. A selected candidate shows its own next step.
   const expected = () => {
     const p = plan(), block = current().block, steps = (q) => q.paths[0].critic.length;
     if (!view.picked) {
