@@ -121,10 +121,12 @@ ERRORS = {
 def curves(numbers: Mapping[str, Any]) -> Figure:
     """Latent prediction error and position error against horizon, side by side (imagination.errors has the numbers)."""
     figure = Figure(figsize=(12, 4.6), dpi=110, layout="constrained")
-    at = numbers["horizon"]
+    ratios = (
+        f"{numbers['ratio_persistence']:.2f} x persistence, {numbers['ratio_shuffled']:.2f} x another episode's actions"
+    )
     figure.suptitle(
-        f"Open-loop prediction error, {numbers['episodes']} held-out episodes (bands: 95 %). Latent, after {at} steps: "
-        f"{numbers['ratio_persistence']:.2f} x persistence, {numbers['ratio_shuffled']:.2f} x shuffled actions",
+        f"Open-loop prediction error of {numbers['episodes']} held-out episodes (bands: 95 %)\n"
+        f"latent after {numbers['horizon']} steps: {ratios}",
         fontsize=13,
     )
     for axes, name in zip(figure.subplots(1, 2), ERRORS, strict=True):

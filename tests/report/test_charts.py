@@ -128,17 +128,19 @@ def test_curves_of_a_log_do_not_draw_the_total_over_its_only_part():
 def test_errors_of_imagination_are_one_chart_for_each_and_one_picture():
     numbers = {
         "horizons": [1, 2],
-        "horizon": 2,
-        "episodes": 8,
+        "horizon": 16,
+        "episodes": 128,
         "success_radius": 0.5,
-        "ratio_persistence": 0.5,
+        "ratio_persistence": 138.52,
         "ratio_shuffled": 0.5,
         "latent_mse": {"learned": [1.0, None], "persistence": [2.0, 3.0]},
         "latent_mse_ci95": {"learned": [0.1, None], "persistence": [0.1, 0.1]},
         "position_error": {"learned": [1.0, 2.0], "probe": [0.1, 0.1]},
         "position_error_ci95": {"learned": [0.1, 0.1], "probe": [0.1, 0.1]},
     }
-    assert picture(figures.curves(numbers)).shape[2] == 3
+    whole = figures.curves(numbers)
+    pixels = picture(whole)
+    assert (pixels[:, [0, -1]] == 255).all() and (pixels[[0, -1]] == 255).all(), "nothing is cut at the edges"
     for name in figures.ERRORS:
         found = labels(svg(figures.error_curve(numbers, name), "one", name))
         assert "world model" in found and ("success radius" in found) == (name == "position_error")
