@@ -1,4 +1,4 @@
-"""`run_agent.py report`: one offline page of a run or of a comparison."""
+"""`run_agent.py report`: one offline page for a run or an ablation."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from agent.console import tell, warn
 
 @dataclass(frozen=True)
 class ReportArguments:
-    """One page, offline, with what a run learned and imagines, or with the table of a comparison."""
+    """Write one offline HTML page for a run (evaluation, episodes, imagination, curves) or for an ablation."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run or of a comparison."""
+    """Folder of a run or of an ablation."""
 
 
 def report(arguments: list[str], command_line: list[str]) -> int:
     """run_agent.py report RUN_OR_COMPARISON."""
-    from agent.report import page as reporting
+    from agent.report import write
 
     arguments, as_json = _json_flag(arguments)
     args = _parse(ReportArguments, arguments, "run_agent.py report", ReportArguments.__doc__ or "")
-    page, missing = reporting.write(args.folder)
+    page, missing = write(args.folder)
     for text in missing:
-        warn(f"missing: {text}")
+        warn(text)
     tell(f"  {page}")
     _finish({"report": str(page), "missing": missing}, as_json)
     return 0
