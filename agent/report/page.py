@@ -17,7 +17,7 @@ from agent.drawing.colours import SERIES, TONES
 from agent.errors import UserError, nearest
 from agent.report import ablation, sections
 from agent.report.folder import Folder, evaluations, metrics, numbers, recordings
-from agent.storage.files import write_durable
+from agent.storage.files import disk_errors, write_durable
 
 STATIC = Path(__file__).parent / "static"
 
@@ -31,11 +31,12 @@ RESERVED = 3 * 2**20  # of it, for everything but episodes
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def write(folder: Path) -> tuple[Path, list[str]]:
-    """Write report.html into the folder of a run or an ablation.
+def write(folder: Path, out: Path | None = None) -> tuple[Path, list[str]]:
+    """Write report.html about a run or an ablation.
 
     Args:
         folder: of a training (it has config.json, metrics.jsonl or checkpoints) or an ablation (comparison.json).
+        out: the folder that the page is written into, created if absent; `folder` by default.
 
     Returns:
         The path of the page, and one remark for each file that is missing, damaged or left out.
@@ -56,9 +57,11 @@ def write(folder: Path) -> tuple[Path, list[str]]:
         raise UserError(f"{folder} is neither a run nor an ablation: it has no config.json or comparison.json{hint}.")
     # A lone surrogate, which JSON can hold and a page cannot, is shown by its number.
     content = page.encode(errors="backslashreplace")
-    out = folder / "report.html"
-    write_durable(out, content)
-    return out, missing
+    path = (out or folder) / "report.html"
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_durable(path, content)
+    return path, missing
 
 
 def run_page(path: Path) -> tuple[str, list[str]]:

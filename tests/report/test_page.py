@@ -324,6 +324,12 @@ def test_what_is_no_run_is_refused(run, name, text):
         report.write(run.parent / name if name else run.parent)
 
 
+def test_it_can_be_written_elsewhere(run, tmp_path, undrawn):
+    page, _ = report.write(run, tmp_path / "new" / "folder")
+    assert page == tmp_path / "new" / "folder" / "report.html" and page.exists()
+    assert not (run / "report.html").exists()
+
+
 def test_the_command_says_what_is_missing(run, capsys, undrawn):
     (run / "summary.json").unlink()
     assert run_agent.main(["report", str(run)]) == 0
