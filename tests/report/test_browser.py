@@ -295,8 +295,15 @@ def test_the_goal_is_shown_beside_the_current_frame(browser, run, tmp_path):
         assert box["y"] + box["height"] <= 900
 
 
-def test_without_a_goal_frame_there_is_no_place_for_it(page):
-    assert page.locator("#goal").is_hidden() and page.locator("#real").is_visible()
+def test_without_a_goal_frame_there_is_no_place_for_it(browser, run, tmp_path):
+    def without(recording):
+        for episode in recording["episodes"]:
+            episode["goal_frame"] = None
+        return recording
+
+    with opened(browser, copied(run, tmp_path, without), 1280, 900) as page:
+        assert page.locator("#goal").is_hidden() and page.locator("#real").is_visible()
+
 
 
 @pytest.mark.parametrize("frames", [True, False])
