@@ -325,8 +325,12 @@ class Agent:
     def _executed(self, episode: Episode, action: Tensor, directive: Directive) -> None:
         """Note what was done."""
         assert episode.executed is not None
-        rows = torch.arange(episode.size, device=action.device)
-        episode.executed[rows, torch.from_numpy(episode.since).to(action.device)] = action
+        first = int(episode.since[0])
+        if (episode.since == first).all():
+            episode.executed[:, first] = action
+        else:
+            rows = torch.arange(episode.size, device=action.device)
+            episode.executed[rows, torch.from_numpy(episode.since).to(action.device)] = action
         episode.since += 1
         episode.time += 1
         episode.last_action, episode.directive = action, directive
