@@ -69,7 +69,7 @@ def test_what_a_variant_is_trained_for_fits_the_agent_that_acts(tmp_path: Path):
             assert weights == {k: v.shape for k, v in born(cell.acting)[0].tensors().items()}, f"{group}.{f.name}"
 
 
-def test_every_sham_changes_an_agent_in_its_own_way():
+def test_every_placebo_changes_an_agent_in_its_own_way():
     full = two_rooms()
     changed = {digest(change(full)) for change in PLACEBOS.values()}
     assert len(changed) == len(PLACEBOS) and digest(full) not in changed
@@ -158,16 +158,16 @@ def test_values_of_a_sweep_have_the_type_of_their_field():
         (["small", "--without", "critc"], "did you mean 'critic'"),
         (["small", "--vary", "seed=5,6"], "--seeds says how many"),
         (["small", "--set", "seed=5"], "--seeds says how many"),
-        (["small", "--vary", "env=TwoRoomsRandom-v0"], "different worlds"),
-        (["small", "--diagnose", "--set", "configurator.planner=gradient"], "without gradients"),
+        (["small", "--vary", "env=TwoRoomsRandom-v0"], "different environments"),
+        (["small", "--diagnose", "--set", "configurator.planner=gradient"], "no gradients"),
         (["smal"], "did you mean 'small'"),
-        (["small", "--against", "point_maze"], "another world"),
+        (["small", "--against", "point_maze"], "another environment"),
         (["small", "--vary", "configurator.sampels=4"], "did you mean 'configurator.samples'"),
         (["small", "--vary", "planner.sample=4"], "did you mean 'configurator.samples'"),
         (["small", "--vary", "memory.capacity=-1"], "expected capacity >= 0"),
         (["small", "--vary", "memory.capacity=abc"], "where int is expected"),
         (["small", "--set", "planner.action_repeat=0"], "--set planner.action_repeat=0"),
-        (["small", "--without", "mode2", "--set", "learn.policy_steps=0"], "there is no policy"),
+        (["small", "--without", "mode2", "--set", "learn.policy_steps=0"], "does not train"),
         (["small", "--vary", "configurator.samples=4", "--vary", "configurator.horizon=4"], "--vary is given twice"),
         (["small", "--vary", "configurator=4"], "not one field"),
         (["small", "--vary", "seed.x=4"], "not one field"),
@@ -194,7 +194,7 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
         trained.append(folder)
         return train_run(config, folder, command, after=after)
 
-    first = compare(chosen, 2, 3, tmp_path, train, ["me"], common=["me", "--seeds", "2"])
+    first = compare(chosen, 2, 3, tmp_path, train, ["me"], base_command=["me", "--seeds", "2"])
     assert len(trained) == 4, "two seeds: a world model, on which all go on, and a critic"
     rows = {row["variant"]: row for row in first["variants"]}
     assert list(rows) == [FULL, "without critic", "without warm-start", "configurator.samples=4"]
@@ -212,7 +212,7 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     assert "`--vary configurator.samples=4`" in table and len(table.splitlines()) == 4 + len(rows)
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert rows["configurator.samples=4"]["command"] == "me --seeds 2 --vary configurator.samples=4"
-    again = compare(chosen, 2, 3, tmp_path, train, ["me"], common=["me", "--seeds", "2"])
+    again = compare(chosen, 2, 3, tmp_path, train, ["me"], base_command=["me", "--seeds", "2"])
     assert len(trained) == 4 and again == first
     compare(chosen, 2, 2, tmp_path / "other", train, ["me"], runs=tmp_path / "runs")
     assert len(trained) == 4, "other tasks, the same weights"
@@ -244,11 +244,12 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
     assert not rows[1]["failed"] and rows[1]["n_seeds"] == 1
 
 
-def test_a_part_that_is_not_there_is_left_out_of_the_table_with_a_remark(small, capsys):
+def test_an_inactive_part_has_no_row_and_a_warning(small, capsys):
     found = variants(small, ["temporal", "critic"], placebo=["critic-labels"], settings=["learn.critic_steps=0"])
     assert list(found) == [FULL], "no temporal term, and with that setting no critic either"
     said = capsys.readouterr().err
-    assert "no temporal" in said and "no critic" in said and "no critic-labels" in said
+    for name in ("temporal", "critic", "critic-labels"):
+        assert f"{name} is inactive in this configuration; row skipped" in said
 
 
 def test_commands_add_to_a_table_and_never_replace_another(small, tmp_path: Path):
@@ -268,7 +269,7 @@ def test_rows_of_another_question_leave_the_table(small, tmp_path: Path, capsys)
     compare(asked[0], 2, 2, tmp_path, train_run, [])
     rows = compare(asked[1], 1, 2, tmp_path, train_run, [])["variants"]
     assert [row["variant"] for row in rows] == [FULL, "without warm-start"], "the full agent has one seed now"
-    assert "without critic leave the table" in capsys.readouterr().err.replace("\n", " ")
+    assert "loses the rows without critic" in capsys.readouterr().err.replace("\n", " ")
     rows = compare(variants(small, ["critic", "warm-start"]), 2, 2, tmp_path, train_run, [])["variants"]
     assert [row["n_seeds"] for row in rows] == [2, 2, 2]
     found = json.loads((tmp_path / "comparison.json").read_text())
@@ -358,6 +359,6 @@ def test_the_four_cells(small, tmp_path: Path):
 def test_the_full_agent_alone_is_a_table_with_a_remark_and_the_command_that_was_given(small, tmp_path: Path, capsys):
     arguments = [small, "--seeds", "1", "--tasks", "2", "--out", str(tmp_path / "out")]
     for program, said in (("run_agent.py", "python run_agent.py ablate small"), ("ami", "ami ablate small")):
-        assert commands.ablate(arguments, [program, "ablate", *arguments]) == 0
-        assert "no change was asked for" in capsys.readouterr().err
-        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["common"].startswith(said)
+        assert commands.run(commands.parse(arguments, program), [program, "ablate", *arguments]) == 0
+        assert "there is nothing to compare" in capsys.readouterr().err
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["base_command"].startswith(said)

@@ -247,7 +247,7 @@ def comparison(tmp_path_factory) -> Path:
                 raise UserError(EVIL)
             return train_run(config, folder, command, after=after)
 
-        compare(variants("small", ["critic", "multi-step"]), 1, 3, folder, train, ["me", EVIL], common=["me"])
+        compare(variants("small", ["critic", "multi-step"]), 1, 3, folder, train, ["me", EVIL], base_command=["me"])
     return folder
 
 
