@@ -1,4 +1,4 @@
-"""`run_agent.py report`: one offline page of a run or of a comparison."""
+"""`run_agent.py report`: one offline page about a run or a comparison. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from typing import Annotated
 
 import tyro
 
-from agent.cli.common import _finish, _json_flag, _parse
+from agent.cli import common
 from agent.console import tell, warn
+from agent.report import page
 
 
 @dataclass(frozen=True)
 class ReportArguments:
-    """One page, offline, with what a run learned and imagines, or with the table of a comparison."""
+    """Write one offline HTML page about a run (what it learned and predicts) or a comparison (its table)."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder of a run or of a comparison."""
+    out: Path | None = None
+    """Folder for report.html; the folder itself by default."""
+    json: common.Flag = False
+    """Print the result as one JSON object on standard output, and messages on standard error."""
 
 
-def report(arguments: list[str], command_line: list[str]) -> int:
-    """run_agent.py report RUN_OR_COMPARISON."""
-    from agent.report import page as reporting
+def parse(arguments: list[str], program: str) -> ReportArguments:
+    """The arguments of report."""
+    return common.parse(ReportArguments, arguments, program)
 
-    arguments, as_json = _json_flag(arguments)
-    args = _parse(ReportArguments, arguments, "run_agent.py report", ReportArguments.__doc__ or "")
-    page, missing = reporting.write(args.folder)
+
+def run(args: ReportArguments, command_line: list[str]) -> int:
+    """run_agent.py report FOLDER."""
+    written, missing = page.write(args.folder, args.out)
     for text in missing:
         warn(f"missing: {text}")
-    tell(f"  {page}")
-    _finish({"report": str(page), "missing": missing}, as_json)
+    tell(f"  {written}")
+    common.finish({"report": str(written), "missing": missing}, args.json)
     return 0

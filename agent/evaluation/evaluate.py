@@ -175,7 +175,7 @@ def evaluate(
     agent: Agent,
     simulator: Simulator,
     budget: int,
-    tasks: int = 200,
+    tasks: int | Tasks = 200,
     changes: Mapping[str, Any] | None = None,
     dynamics: str = "learned",
     seed: int = 0,
@@ -190,20 +190,21 @@ def evaluate(
     on at the first BATCH episodes.
     """
     chosen, digest = task_list(simulator, tasks)
+    count = len(chosen)
     with settings(agent, simulator, budget, changes or {}, dynamics, cost, seed):
         began = time.monotonic()
         result = run_agent(agent, simulator, chosen, budget, seed, progress, watch)
         seconds = time.monotonic() - began
         single = decision_times(agent, simulator, chosen)
         directive = agent.configurator.configure(agent.task, None, agent.statuses())
-    low, high = wilson(result.success, tasks)
+    low, high = wilson(result.success, count)
     reached = result.steps[result.steps > 0]
     out = {
         "success": result.success,
         "success_final": result.success_final,
         "ci_low": low,
         "ci_high": high,
-        "n_tasks": tasks,
+        "n_tasks": count,
         "task_list_sha256": digest,
         "budget": budget,
         "reference": reference(simulator, chosen, budget, seed),
@@ -212,7 +213,7 @@ def evaluate(
         "plan_ms_median": float(np.median(single)),
         "plan_ms_p95": float(np.quantile(single, 0.95)),
         "plan_ms_batch": float(np.median(result.milliseconds)),
-        "plan_batch": min(BATCH, tasks),
+        "plan_batch": min(BATCH, count),
         "seconds": seconds,
         "task_steps": result.steps.tolist(),
         "task_distance": np.linalg.norm(

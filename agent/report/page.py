@@ -17,7 +17,7 @@ from agent.errors import UserError, nearest
 from agent.report import sections
 from agent.report.folder import Folder, planning_first, recorded, recording
 from agent.report.sections import PAGE
-from agent.storage.files import write_durable
+from agent.storage.files import disk_errors, write_durable
 
 LARGEST = 15 * 2**20
 
@@ -28,8 +28,10 @@ RESERVED = 3 * 2**20  # of it, for everything but episodes
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def write(folder: Path) -> tuple[Path, list[str]]:
-    """Write report.html into the folder of a run or comparison; returns its path and what is missing in it.
+def write(folder: Path, out: Path | None = None) -> tuple[Path, list[str]]:
+    """Write report.html about a run or comparison; returns its path and what is missing in it.
+
+    out: the folder that it is written into, created if absent; the run's or comparison's own by default.
 
     Raises:
         UserError: there is no such folder, it is neither a run nor a comparison, or the disk refuses.
@@ -47,9 +49,11 @@ def write(folder: Path) -> tuple[Path, list[str]]:
         raise UserError(f"{folder} is neither a run nor a comparison: it has no config.json or comparison.json{hint}.")
     # A lone surrogate, which JSON can hold and a page cannot, is shown by its number.
     content = page.encode(errors="backslashreplace")
-    out = folder / "report.html"
-    write_durable(out, content)
-    return out, missing
+    path = (out or folder) / "report.html"
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_durable(path, content)
+    return path, missing
 
 
 def run_page(path: Path) -> tuple[str, list[str]]:

@@ -13,9 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from agent.errors import UserError
 
 _ADVICE = {
@@ -91,7 +88,7 @@ def to_json(value: Any, indent: int | None = 1) -> bytes:
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Tensor | np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # arrays and tensors, without importing what they are of
         return _plain(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))

@@ -145,7 +145,7 @@ def test_a_policy_that_was_never_trained_cannot_be_evaluated(call, tmp_path):
     train_tiny(tiny(), tmp_path / "run", stop_at=12)
     (tmp_path / "run" / "summary.json").unlink()  # as a training that is killed leaves it
     code, _, err = call("evaluate", tmp_path / "run", "--mode", 1)
-    assert code == 2 and "no policy" in err and "not been trained to its end" in err
+    assert code == 2 and "no trained policy" in err and "is not finished" in err
 
 
 def test_no_command_and_help(call):
@@ -168,7 +168,7 @@ def test_interruption_is_130(call, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "train", interrupted)
+    monkeypatch.setattr(commands, "run", interrupted)
     code, _, err = call("train", "debug")
     assert code == 130 and "same command" in err
 

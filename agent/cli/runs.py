@@ -1,0 +1,127 @@
+"""Opening a run for a command that reads it: its configuration, its environment, its agent, and where to write."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+
+from agent.agent import Agent
+from agent.build import setup
+from agent.config import Config, from_dict, options_of
+from agent.console import warn
+from agent.errors import UserError
+from agent.experiments.standins import check_writable, summary_of
+from agent.interaction.environment import OpenWorld, open_world
+from agent.storage.run import Run
+from envs import SIMULATORS, Simulator
+
+
+def open_run(folder: Path, out: Path | None) -> tuple[Config, Run, Run]:
+    """A run: its configuration, its folder, and the folder for new files, which can be written.
+
+    out: where new files go; the run's own folder by default.
+    """
+    run = Run.open(folder)
+    try:
+        config = from_dict(Config, run.config)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'} is from another version: {error}") from error
+    if "train_wall_seconds" not in summary_of(folder):
+        warn(f"the training of {folder} is not finished: its newest checkpoint is used")
+    check_writable(out or folder)
+    return config, run, run if out is None else Run(out, run.config, warn)
+
+
+def load_agent(run: Run, device: str, threads: int) -> Agent:
+    """The agent of a run, ready to act. Open its environment first, so that a refusal comes before the work."""
+    setup(threads)
+    return Agent.load(run.folder, device)
+
+
+def open_environment(config: Config, named: str | None = None) -> OpenWorld:
+    """The environment that a run was trained in.
+
+    Importing a module runs its code, so a module is imported only when the user names it, never because config.json
+    does.
+
+    Args:
+        config: the run's.
+        named: what the user has given as --env, MODULE:ID, if anything.
+
+    Raises:
+        UserError: `named` is another environment than the run's; its module cannot be imported; or the environment
+            is not known in this process, and what --env would make it known.
+    """
+    module, _, name = config.env.rpartition(":")
+    if named is not None:
+        _import_named(named, config.env)
+    elif module and module not in sys.modules:
+        raise UserError(
+            f"this run was trained in {config.env}, as its config.json says. Opening that environment would import the "
+            f"Python module {module!r}, which runs its code, and a command imports no module that only a file names. "
+            f"If you trust the module, add --env {config.env}"
+        )
+    if name not in SIMULATORS and name not in gym.registry:
+        raise UserError(
+            f"the environment {name!r} of this run is not registered in this process. Add --env MODULE:{name}, with "
+            "the module whose import registers it, or run the script that registers it in place of run_agent.py"
+        )
+    return open_world(name if name in SIMULATORS else config.env, options_of(config))
+
+
+def _import_named(named: str, trained_in: str) -> None:
+    """Import the module of --env MODULE:ID, which has to be the run's own environment."""
+    module, colon, name = named.rpartition(":")
+    own_module, _, own = trained_in.rpartition(":")
+    if name != own or (module and own_module and module != own_module):
+        raise UserError(
+            f"--env {named} is another environment than {trained_in}, in which this run was trained. "
+            "--env-options evaluates it in a variant of its own"
+        )
+    if not colon:
+        return
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # it is the user's code, which can raise anything
+        raise UserError(
+            f"--env {named}: the module {module!r} cannot be imported ({type(error).__name__}: {error}). "
+            "Start the program in the module's folder with PYTHONPATH=."
+        ) from error
+
+
+def open_variant(config: Config, own: OpenWorld, options: tuple[str, ...]) -> OpenWorld:
+    """The same environment with other options.
+
+    Raises:
+        UserError: an agent of this run could not act in it, because observations or actions differ.
+    """
+    variant = open_world(
+        config.env.rpartition(":")[2] if own.simulator is not None else config.env,
+        options_of(dataclasses.replace(config, env_options=options)),
+    )
+    for what, mine, theirs in (
+        ("observations", own.senses, variant.senses),
+        ("actions", own.actions, variant.actions),
+    ):
+        if mine != theirs:
+            before, after = dataclasses.asdict(mine), dataclasses.asdict(theirs)
+            changed = "; ".join(f"{k} {before[k]} there, {after[k]} here" for k in before if before[k] != after[k])
+            raise UserError(
+                f"--env-options {' '.join(options)} gives {config.env} other {what} than the run was trained with "
+                f"({changed}): give options that keep them"
+            )
+    return variant
+
+
+def simulator_of(world: OpenWorld, env: str) -> Simulator:
+    """The simulator of an environment, which tasks and pictures need."""
+    if world.simulator is None:
+        raise UserError(
+            f"{env} offers no tasks and no map. Write it as a Simulator (docs/worlds.md) to evaluate in it and to draw "
+            "what is imagined. From Python, Agent.load(run) acts in any environment"
+        )
+    return world.simulator
