@@ -41,7 +41,7 @@ def run(args: CheckCommand, command_line: list[str]) -> int:
     for f in findings:
         if f.advice:
             tell(f"\n{f.result}: {f.check}: {f.found}\n  what to do: {f.advice}")
-    tell(f"\nan agent {'can' if ok else 'cannot'} learn in {args.env}")
+    tell(f"\n{args.env} {'can' if ok else 'cannot'} be learned from")
     result = {"env": args.env, "ok": ok, "findings": [dataclasses.asdict(f) for f in findings]}
     if args.out is not None:
         write_durable(args.out / "check.json", to_json(result))

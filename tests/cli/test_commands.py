@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import run_agent
 from agent.build import setup
 from agent.cli import train as commands
 from agent.config import Config, from_dict, options_of
-from agent.console import set_quiet
 from agent.presets import PRESETS, debug
 from agent.storage.checkpoint import checkpoint_steps
 from tests.helpers import tiny, train_tiny
@@ -24,29 +22,6 @@ KEYS = {
     "seed",
     "env_steps", "train_wall_seconds", "train_cpu_seconds",
 }  # fmt: skip
-
-
-@pytest.fixture
-def call(capfd):
-    """Run a command: (exit code, standard output, standard error). Any other way out than an exit fails the test."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        capfd.readouterr()
-        try:
-            code = run_agent.main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else (0 if stop.code is None else 1)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    yield run
-    set_quiet(False)
-
-
-@pytest.fixture
-def run_folder(trained_run, tmp_path) -> Path:
-    """A copy of the trained run, to write into."""
-    return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 # Mistakes
