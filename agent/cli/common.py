@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -19,7 +20,13 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 def parse(kind: Callable[..., T], arguments: list[str], program: str) -> T:
     """The arguments of a command as its dataclass, whose docstrings are its help. Exits on --help and on a mistake."""
-    return tyro.cli(kind, prog=program, args=arguments, description=kind.__doc__)
+    return tyro.cli(
+        kind,
+        prog=program,
+        args=arguments,
+        description=inspect.cleandoc(kind.__doc__ or ""),
+        config=(tyro.conf.DisallowNone,),  # leaving a flag out says the same
+    )
 
 
 def finish(result: dict[str, Any], as_json: bool) -> None:

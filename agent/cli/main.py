@@ -58,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         fail(str(error))
         return 2
+    except BrokenPipeError:  # the reader of standard output has closed it, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, ArithmeticError, RuntimeError) as error:
         if not is_non_finite(error):
             raise

@@ -34,7 +34,7 @@ def read_tasks(path: Path, simulator: Simulator) -> Tasks:
     if not path.is_file():
         raise UserError(f"--tasks {path} is neither a number of tasks nor a file")
     held = read_json(path)
-    if not isinstance(held, dict) or set(held) != {"start", "goal"}:
+    if set(held) != {"start", "goal"}:
         raise UserError(f"--tasks {path} holds something else than {FORMAT}")
     try:
         start, goal = (np.array(held[name], np.float64) for name in ("start", "goal"))

@@ -187,7 +187,7 @@ def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
         before, now = (dataclasses.asdict(c) for c in (from_dict(Config, held["config"]), cell.config))
         rest = {k: v for k, v in cell.key.items() if k != "config"}
         difference = config_diff({**{k: held[k] for k in rest}, **before}, {**rest, **now})
-    except (DamagedFile, KeyError, TypeError, ValueError):
+    except (OSError, DamagedFile, KeyError, TypeError, ValueError):
         return None
     if "error" in held:
         return None

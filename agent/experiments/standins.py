@@ -1,4 +1,8 @@
-"""Stand-ins for what agent.storage offers: read_json, Run.summary, FolderLock, Run.check_writable."""
+"""Stand-ins, with the same signatures, for what agent.storage offers.
+
+read_json and check_writable are of storage.files, FolderLock of storage.lock; summary_of(run) is
+`read_summary(run) or {}` of storage.summary.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +19,34 @@ JSON_LIMIT = 64 * 2**20
 """Bytes of a JSON file that is read at all."""
 
 
-def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
+    """The object in a JSON file.
 
     Raises:
-        DamagedFile: it cannot be read, is larger than `limit` bytes, or is not JSON.
+        FileNotFoundError: there is no such file.
+        DamagedFile: it cannot be read, is larger than `limit` bytes, or is not a JSON object.
     """
     try:
         with open(path, "rb") as file:
             data = file.read(limit + 1)
         if len(data) > limit:
             raise ValueError(f"it has more than {limit} bytes")
-        return json.loads(data)
+        value = json.loads(data)
+        if not isinstance(value, dict):
+            raise ValueError(f"expected an object, found {type(value).__name__}")
+        return value
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} cannot be read as JSON: {error}") from error
+        raise DamagedFile(f"{path} is damaged: {error}") from error
 
 
 def summary_of(run: Path) -> dict[str, Any]:
     """What training wrote when it had finished; empty before that, or when the file is damaged."""
     try:
-        value = read_json(run / "summary.json")
-    except DamagedFile:
+        return read_json(run / "summary.json")
+    except (FileNotFoundError, DamagedFile):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def check_writable(folder: Path) -> None:

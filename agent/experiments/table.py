@@ -76,7 +76,7 @@ def earlier(out: Path, key: dict[str, Any], variants: dict[str, Variant]) -> lis
         before = read_json(out / "comparison.json")
         rows = [row for row in before["variants"] if not (isinstance(row, dict) and row.get("variant") in variants)]
         same = all(before.get(k) == v for k, v in key.items())
-    except (DamagedFile, AttributeError, KeyError, TypeError):
+    except (OSError, DamagedFile, AttributeError, KeyError, TypeError):
         return []
     kept = [row for row in rows if same and _is_row(row)]
     if dropped := [str(row.get("variant")) for row in rows if isinstance(row, dict) and row not in kept]:

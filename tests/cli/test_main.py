@@ -96,6 +96,14 @@ def test_a_mistyped_planner_has_a_hint_and_leaves_standard_output_empty(call, tr
     assert code == 2 and "did you mean 'mppi'" in err and not out
 
 
+def test_a_reader_that_stops_reading_gets_no_traceback():
+    command = [sys.executable, str(ROOT / "run_agent.py"), "check", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait(timeout=30) == 1
+
+
 # Ctrl-C
 
 

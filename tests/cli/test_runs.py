@@ -133,20 +133,20 @@ def test_a_file_of_tasks_is_hashed_like_the_frozen_list(call, run_folder, tmp_pa
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "JSON"),
-        ("[]", "expected|holds something else"),
+        ("{", "damaged"),
+        ("[]", "expected an object"),
         ('{"start": [[1, 2, 3, 4]]}', "holds something else"),
         ('{"start": [[1, 2]], "goal": [[1, 2]]}', "shape (1, 2)"),
         ('{"start": [[1, 2, 3, 4]], "goal": []}', "goal has shape"),
         ('{"start": [[1, 2, 3, NaN]], "goal": [[1, 2, 3, 4]]}', "not finite"),
         ('{"start": [[1, 2, 3], [4]], "goal": [[1, 2, 3, 4]]}', "expected"),
-        ("[" * 100_000, "JSON"),
+        ("[" * 100_000, "damaged"),
     ],
 )
 def test_a_file_that_holds_no_tasks_is_refused(call, trained_run, tmp_path, content, words):
     (tmp_path / "mine.json").write_text(content)
     code, out, err = call("evaluate", trained_run, "--tasks", tmp_path / "mine.json", "--out", tmp_path)
-    assert code == 2 and any(word in err for word in words.split("|")) and "Traceback" not in out + err
+    assert code == 2 and words in err and "Traceback" not in out + err
 
 
 def test_a_file_of_tasks_that_is_not_there_is_named(call, trained_run, tmp_path):
