@@ -1,49 +1,68 @@
 """The agent: six modules and the loop that they make.
 
-`Agent.act` is the paper's perception-action episode (LeCun 2022, section 3.1): read it from top to bottom. Everything a
-decision was made of is returned beside the action as a Decision.
+`Agent.act` is the paper's perception-action episode (LeCun 2022, section 3.1): read it from top to bottom. Everything
+that a decision was made of is returned beside the action as a Decision.
 
-Shapes: E episodes acting at once, N candidates, H imagined steps, K primitive actions a step, A action.
+Shapes: E episodes acting at once, L primitive actions of a plan, K primitive actions a block, A action.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from agent.build import pick_device
-from agent.config import Config, from_dict, options_of
-from agent.errors import UserError
-from agent.interaction.environment import as_tensors, open_world
-from agent.storage.run import Run
-from modules.actor import Actor, Policy
-from modules.configurator import Configurator
-from modules.cost import Anatomy, Costs
+from agent.planning import Level, Planned, plan
+from agent.spec import EnvSpec, as_tensors, checked
+from modules.actor import Actor
+from modules.configurator import Overridden
+from modules.cost import CostModule
 from modules.decoder import Decoder
-from modules.losses import InverseDynamics
 from modules.memory import EpisodicMemory
-from modules.perception import Encoder, LastRead, ProprioEmbedding, Senses, StateEmbedding
-from modules.planners import PLANNERS
-from modules.types import (
-    ActionSpace,
-    Cost,
-    Decision,
-    Directive,
-    Observation,
-    PathCost,
-    Plan,
-    State,
-    Task,
-    WorldModel,
-)
-from modules.world_model import JEPA
+from modules.perception import Encoder
+from modules.types import Configurator, Cost, Decision, Directive, Goal, Observation, Plan, Situation, State, Task
+from modules.types import WorldModel as WorldModelProtocol
+from modules.world_model import JEPA, InverseDynamics, prediction_error
+
+
+@dataclass
+class Episode:
+    """What E episodes carry from one decision to the next. Each field has one row per episode; they may end apart."""
+
+    number: NDArray[np.int64]
+    """(E,) which no other episode of this agent has."""
+    time: NDArray[np.int64]
+    """(E,) primitive actions since each episode began."""
+    carry: Any = None
+    """Of perception."""
+    last_action: Tensor | None = None
+    """(E, A) executed last."""
+    plan: Plan | None = None
+    """Actions (E, H, K, A) under way and what they were expected to cost."""
+    offset: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(E,) primitive actions of the plan already executed."""
+    planned: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    """(E,) whether the episode has a plan under way."""
+    reference: State | None = None
+    """(E, ...) the state from which the current block of executed actions began."""
+    executed: Tensor | None = None
+    """(E, K, A) primitive actions executed since."""
+    since: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(E,) how many they are."""
+    directive: Directive | None = None
+    """Of the decision before."""
+
+    @property
+    def size(self) -> int:
+        """E."""
+        return len(self.number)
 
 
 class Agent:
@@ -51,264 +70,283 @@ class Agent:
 
     def __init__(
         self,
+        spec: EnvSpec,
         perception: Encoder,
         world_model: JEPA,
-        cost: Costs,
+        cost: CostModule,
         actor: Actor,
         memory: EpisodicMemory,
         configurator: Configurator,
         inverse: InverseDynamics,
         decoder: Decoder,
+        generator: torch.Generator,
     ) -> None:
+        """spec: of the environment it lives in. generator: the planners' random numbers."""
+        self.spec = spec
         self.perception, self.world_model, self.cost = perception, world_model, cost
         self.actor, self.memory, self.configurator = actor, memory, configurator
         self.inverse, self.decoder = inverse, decoder
-        self.dynamics: WorldModel = world_model
-        """What imagines: the world model, or an oracle in its place."""
-        self.judge: Cost = cost
-        """What says how good an imagined path is: the cost, or an oracle in its place."""
-        self.task = Task(None)
-        self._goal: State | None = None
-        self._subgoal: State | None = None
-        self._plan: Plan | None = None
-        self._left: Tensor | None = None
-        self._expected: tuple[int, State] | None = None
-        """The moment for which the last plan imagined a state, and that state."""
-        self._time = self._episode = self._since_plan = 0
-
-    @staticmethod
-    def build(config: Config, senses: Senses, actions: ActionSpace, device: str | torch.device = "cpu") -> Agent:
-        """A new agent, its weights drawn from the configuration's seed."""
-        torch.manual_seed(config.seed)
-        perception = Encoder(config.perception, senses)
-        latent, proprio, shape = perception.latent_size, perception.proprio_size, perception.map_shape
-        world_model = JEPA(config.world_model, latent, proprio, actions, shape)
-        contact = senses.proprio_names.index("contact") if "contact" in senses.proprio_names else None
-
-        def read_state(size: int) -> StateEmbedding:
-            return StateEmbedding(latent, proprio, shape, size)
-
-        def read_goal(size: int) -> LastRead:
-            index = senses.goal_proprio
-            return LastRead(
-                ProprioEmbedding(index, size, config.perception.fourier_features) if index else read_state(size)
-            )
-
-        hidden, anatomy = config.cost.hidden, Anatomy(actions, senses.goal_proprio, contact)
-        cost = Costs(config.cost, anatomy, read_state(hidden), read_goal(hidden), config.configurator.discount)
-        planners = {k: partial(v, config.planner) for k, v in PLANNERS.items()}
-        actor = Actor(
-            Policy(config.actor, actions, read_state(config.actor.hidden), read_goal(config.actor.hidden)),
-            planners,
-            world_model.action_block,
-            config.seed,
-        )
-        agent = Agent(
-            perception,
-            world_model,
-            cost,
-            actor,
-            EpisodicMemory(config.memory),
-            Configurator(config.configurator),
-            InverseDynamics(latent, proprio, config.world_model.action_block * actions.size, map_shape=shape),
-            Decoder(config.decoder, latent, proprio, shape, senses.pixel_shape, len(senses.sensor_low)),
-        )
-        for module in agent.modules().values():
-            module.to(device)
-        return agent
-
-    @staticmethod
-    def load(run: str | Path, device: str = "auto", config: Config | None = None) -> Agent:
-        """The agent of a run folder, as its newest good checkpoint has it.
-
-        config: of an agent that acts with these weights in another way than the run's own says.
-        """
-        opened = Run.open(Path(run))
-        try:
-            config = config or from_dict(Config, opened.config)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{opened.folder / 'config.json'} is from another version: {error}") from error
-        world = open_world(config.env, options_of(config))
-        try:
-            agent = Agent.build(config, world.senses, world.actions, pick_device(device))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{opened.folder / 'config.json'} describes no agent that can be built: {error}") from error
-        tensors = opened.load_checkpoint()[0]
-        agent.load_tensors(tensors)
-        if agent.memory.config.capacity:
-            agent.load_memory(tensors)
-        return agent
+        self.level = Level(world_model, cost, actor)
+        """What plans: the learned world model and cost, or oracles in their place (see `acting`)."""
+        self.generator = generator
+        self.task = Task()
+        self.episode: Episode | None = None
+        self._goal: Goal | None = None
+        self._episodes = 0
+        self._surprise = 0.0
 
     # Life
 
     def set_goal(self, goal: Any = None, weights: Mapping[str, float] | None = None) -> None:
-        """Begin a new episode with a goal: an observation, in the world's own form, of how things should look.
+        """Begin new episodes with a goal.
 
-        One goal for one episode, or a batch of E goals for E episodes that act together.
+        Args:
+            goal: an observation, in the environment's own form, of how things should look; or a batch of E of them for
+                E episodes that act together; or None.
+            weights: weights of drives by name that override the configured ones, down to each drive's floor.
         """
-        observation = None if goal is None else self._sense(goal)[0]
-        self.task = Task(observation, weights or {})
-        with torch.no_grad():
-            self._goal = None if observation is None else self.perception.encode(observation)
-        self._plan = self._left = self._expected = self._subgoal = None
-        self._time = 0
-        self._episode += 1
+        observation = None if goal is None else self.sense(goal)[0]
+        self.set_task(Task(observation, weights or {}))
+
+    def set_task(self, task: Task) -> None:
+        """Begin new episodes with a task."""
+        self.task, self.episode = task, None
+        self.weights_changed()
+
+    def weights_changed(self) -> None:
+        """Encode the goal anew: whoever changes the agent's weights in the middle of an episode has to say so."""
+        self._goal = None
+        if self.task.goal is not None:
+            with torch.no_grad():
+                window = self.task.goal.map(lambda x: x[:, None])
+                self._goal = Goal(self.perception.encode_window(window)[:, 0])
 
     @torch.no_grad()
-    def act(self, observation: Any) -> tuple[np.ndarray, Decision]:
-        """One decision: an observation in the world's own form (or E of them) -> action (A,) (or (E, A)), Decision."""
+    def act(self, observation: Any, is_first: NDArray[np.bool_] | None = None) -> tuple[NDArray, Decision]:
+        """One decision.
+
+        Args:
+            observation: in the environment's own form, or a batch of E of them.
+            is_first: (E,) episodes that have just been reset; None: all of them at the first call after `set_goal` or
+                `set_task`, none later.
+
+        Returns:
+            The primitive action (A,) or (E, A), and the Decision that it comes from. Nothing is written to memory:
+            see `remember`.
+
+        Raises:
+            ValueError: the observation is not what the agent perceives, or E is not the number of goals.
+        """
         began = time.perf_counter()
-        steps: list[str] = []
-        percept, single = self._sense(observation)
-        for what, held in (("goals", self._goal and self._goal.latent), ("plans under way", self._left)):
-            if held is not None and len(held) != percept.batch:
-                raise ValueError(
-                    f"{percept.batch} observations for {len(held)} {what}: call set_goal with as many goals"
-                )
+        percept, single = self.sense(observation)
+        episode, first = self._begin(percept, is_first)
 
         # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
-        state = self.perception.encode(percept)
-        surprise = None
-        if self._expected is not None and self._expected[0] == self._time:
-            surprise = self.world_model.surprise(self._expected[1], state)
-        statuses = self.statuses()
-        directive = self.configurator.configure(self.task, self._aim(), statuses)
-        here = self.judge.here(state, directive)
-        steps += ["perceive", "configure", "evaluate state"]
-
-        decision = Decision(
-            (), directive.mode, state, directive, here, torch.empty(0), True, 0.0, surprise, statuses=statuses
+        firsts = torch.from_numpy(first)
+        episode.carry, state = self.perception.observe(episode.carry, percept, episode.last_action, firsts)
+        surprise = self._compare(episode, state, first)
+        status = self.status()
+        due = self._due(episode, episode.directive)
+        situation = Situation(
+            state, self.task, self._goal, status, self.memory, torch.from_numpy(due), episode.directive, self.generator
         )
+        directive = self.configurator.configure(situation)
+        cost = self.level.cost.state(state, directive)
+
+        planned: Planned | None = None
         if directive.mode == 1:
             # Mode-1: the policy answers at once.
-            action = self.actor.act(state, directive)
-            steps += ["policy"]
+            action, replanned = self.actor.act(state, directive), True
         else:
-            if self._left is None or self._since_plan >= directive.replan_every or not self._left.shape[1]:
-                # 2 to 5. Proposal, simulation, evaluation, planning.
-                plan, imagined, extra = self.plan(state, directive, self._left, steps)
-                self._plan, self._left, self._since_plan = plan, plan.actions.flatten(1, 2), 0
-                self._expected = self._time + self.world_model.action_block, imagined[:, 0]
-                decision = decision.but(plan=plan, imagined=imagined, **extra)
-            else:
-                decision = decision.but(plan=self._plan, replanned=False)
-                steps += ["continue plan"]
+            # 2 to 5. Proposal, simulation, evaluation, planning, in the episodes whose plan has come to its end.
+            due = self._due(episode, directive)
+            planned = self._plan(episode, state, directive, due)
+            replanned = planned is not None
             # 6. Acting: the first action of what is left of the plan.
-            action, self._left = self._left[:, 0], self._left[:, 1:]
-            self._since_plan += 1
-        steps += ["act"]
+            assert episode.plan is not None
+            action = _pick(episode.plan.actions.flatten(1, 2), episode.offset)
+            episode.offset += 1
 
-        # 7. Memory: the state and its costs, from IC and critic.
-        block = action[:, None].expand(-1, self.world_model.action_block, -1)
-        ic = sum((cost[:, 0] for cost in here.drives.values()), torch.zeros_like(here.energy))
-        episodes = self._episode * 100_000 + torch.arange(len(action))
-        self.memory.write(self._time, episodes, state, block, ic, here.critic[:, 0], imagined=False)
-        self._time += 1
-        steps += ["store"]
-
-        milliseconds = (time.perf_counter() - began) * 1e3
-        decision = decision.but(steps=tuple(steps), action=action, milliseconds=milliseconds)
-        out = action.cpu().numpy().copy()  # the caller's own: the plan goes on with ours
-        return (out[0] if single else out), decision
-
-    def plan(
-        self, state: State, directive: Directive, last: Tensor | None = None, steps: list[str] | None = None
-    ) -> tuple[Plan, State, dict[str, Any]]:
-        """Mode-2, steps 2 to 5: the plan for states (E, ...), what is imagined under it, and the rest of a Decision."""
-        steps = [] if steps is None else steps
-        # 2. Proposal: the rest of the last plan, or no movement.
-        start = self.actor.propose(state, directive, last)
-        search = self.actor.search(start, directive)
-        steps += ["propose"]
-        first_energy = None
-        for _ in range(directive.iterations):
-            with torch.set_grad_enabled(directive.planner == "gradient"):
-                candidates = search.ask()  # E N H K A
-                # 3. Simulation: the world model imagines where each candidate leads.
-                imagined = self.imagine(state, candidates)
-                steps += ["simulate"]
-                # 4. Evaluation: the cost of what was imagined.
-                energy = self.judge.path(imagined, candidates, directive).energy
-                steps += ["evaluate"]
-                # 5. Planning: better candidates.
-                search.tell(candidates, energy)
-                steps += ["improve"]
-            first_energy = energy[:, 0].detach() if first_energy is None else first_energy
-        plan = search.best()
-        chosen = plan.actions[:, None]
-        imagined = self.imagine(state, chosen)
-        plan_cost = self.judge.path(imagined, chosen, directive)
-        return (
-            plan,
-            imagined[:, 0],
-            {
-                "proposal_energy": first_energy,
-                "plan_cost": PathCost(
-                    {k: v[:, 0] for k, v in plan_cost.drives.items()}, plan_cost.critic[:, 0], plan.energy
-                ),
-                "candidates": Plan(search.candidates.detach(), search.energy.detach()),
-            },
+        decision = Decision(
+            mode=directive.mode,
+            state=state,
+            directive=directive,
+            cost=cost,
+            action=action,
+            replanned=replanned,
+            milliseconds=0.0,
+            time=torch.from_numpy(episode.time.copy()),
+            episode=torch.from_numpy(episode.number.copy()),
+            surprise=surprise,
+            plan=episode.plan if directive.mode == 2 else None,
+            proposal_energy=planned and planned.proposal_energy,
+            imagined=planned and planned.imagined,
+            plan_cost=planned and planned.cost,
+            candidates=planned and planned.candidates,
+            status=status,
         )
+        self._executed(episode, action, directive)
+        out = self.actor.actions.to_env(action.cpu().numpy().copy())  # the caller's own: the plan goes on with ours
+        return (out[0] if single else out), decision.but(milliseconds=(time.perf_counter() - began) * 1e3)
 
-    def imagine(self, state: State, candidates: Tensor) -> State:
-        """States (E, ...) under candidates (E, N, H, K, A) -> imagined (E, N, H, ...)."""
-        episodes, count = candidates.shape[:2]
-        repeated = state.map(lambda x: x[:, None].expand(-1, count, -1).flatten(0, 1))
-        imagined = self.dynamics.rollout(repeated, candidates.flatten(0, 1))
-        return imagined.map(lambda x: x.unflatten(0, (episodes, count)))
+    def remember(self, decision: Decision) -> None:
+        """Step 7, memory: write the state of a decision and its action, held for a block. A listener of life."""
+        assert decision.time is not None and decision.episode is not None
+        block = decision.action[:, None].expand(-1, self.world_model.action_block, -1)
+        self.memory.write(decision.time, decision.episode, decision.state, block, imagined=False)
 
-    def _aim(self) -> State | None:
-        """The goal, or, when the configurator says so, anything remembered in its place: another with every plan."""
-        settings = self.configurator.config
-        if self._goal is None or not settings.random_subgoals or not self.memory.size:
-            return self._goal
-        if self._subgoal is None or self._since_plan >= settings.replan_every:
-            self._subgoal = self.memory.sample(len(self._goal.latent), self.actor.generator).state
-        return self._subgoal
+    def acting(
+        self,
+        changes: Mapping[str, Any] | None = None,
+        world_model: WorldModelProtocol | None = None,
+        cost: Cost | None = None,
+        seed: int = 0,
+    ) -> Agent:
+        """The same agent under other settings of acting; weights and memory are shared, nothing else is.
 
-    def statuses(self) -> dict[str, dict[str, float]]:
-        """What every module says of itself to the configurator."""
+        Args:
+            changes: fields of the directive that are replaced: planner, mode, samples, iterations, horizon, ...
+            world_model: what imagines in place of the learned world model (an oracle).
+            cost: what judges in place of drives and critic (an oracle).
+            seed: of the planners' random numbers.
+        """
+        other = copy.copy(self)
+        other.generator = torch.Generator().manual_seed(seed)
+        other.level = Level(world_model or self.world_model, cost or self.cost, self.actor)
+        if changes:
+            other.configurator = Overridden(self.configurator, changes)
+        other.set_task(Task())
+        return other
+
+    def status(self) -> dict[str, dict[str, float]]:
+        """What every module reports of itself to the configurator."""
         return {
             "perception": self.perception.status(),
-            "world_model": self.world_model.status(),
-            "cost": self.judge.status(),
+            "world_model": {**self.level.world_model.status(), "surprise": self._surprise},
+            "cost": self.level.cost.status(),
             "actor": self.actor.status(),
-            "memory": {"size": float(self.memory.size), "capacity": float(self.memory.config.capacity)},
+            "memory": self.memory.status(),
         }
 
-    def _sense(self, observation: Any) -> tuple[Observation, bool]:
-        """An observation of the world as tensors with a batch axis, and whether that axis had to be added."""
-        sensed = as_tensors(observation)
-        senses = self.perception.senses
-        single = False
-        for name, x, shape in (
-            ("pixels", sensed.pixels, senses.pixel_shape or ()),
-            ("sensors", sensed.sensors, (len(senses.sensor_low),) if senses.sensor_low else ()),
-        ):
-            if shape and (x is None or tuple(x.shape[-len(shape) :]) != shape or x.dim() > len(shape) + 1):
-                other = sensed.pixels if sensed.sensors is None else sensed.sensors
-                given = x if x is not None or other is None else other
-                got = "none" if given is None else f"{tuple(given.shape)} of {str(given.dtype).removeprefix('torch.')}"
-                raise ValueError(
-                    f"this agent perceives {name} of shape {shape} (or a batch of them), and was given {got}"
-                )
-            if shape and x is not None:
-                single = x.dim() == len(shape)
-        if sensed.pixels is not None and sensed.pixels.dtype != torch.uint8:
-            raise ValueError(f"pixels must be uint8 from 0 to 255, got {sensed.pixels.dtype}")
-        if sensed.sensors is not None and not torch.isfinite(sensed.sensors).all():
-            raise ValueError(f"the observation's sensors are not finite: {sensed.sensors.tolist()}")
-        device = self.device
-        return sensed.map(lambda x: (x[None] if single else x).to(device)), single
+    # Inside a decision
 
-    # Weights
+    def _begin(self, percept: Observation, is_first: NDArray[np.bool_] | None) -> tuple[Episode, NDArray[np.bool_]]:
+        """The episodes that go on, with those that begin now put back to their start."""
+        count, episode = percept.batch, self.episode
+        goals = None if self._goal is None else len(self._goal.state.latent)
+        for what, held in (("goals", goals), ("episodes under way", episode and episode.size)):
+            if held is not None and held != count:
+                raise ValueError(f"{count} observations for {held} {what}: call set_goal with as many goals")
+        if is_first is not None and np.shape(is_first) != (count,):
+            raise ValueError(f"is_first must have shape ({count},), got {np.shape(is_first)}")
+        first = np.ones(count, bool) if episode is None else np.zeros(count, bool)
+        if is_first is not None:
+            first |= np.asarray(is_first, bool)
+        if episode is None:
+            zeros = np.zeros(count, np.int64)
+            carry = self.perception.initial(count)
+            none = np.zeros(count, bool)
+            episode = Episode(zeros, zeros.copy(), carry, offset=zeros.copy(), planned=none, since=zeros.copy())
+            self.episode = episode
+        if first.any():
+            began = int(first.sum())
+            episode.number[first] = np.arange(self._episodes, self._episodes + began)
+            self._episodes += began
+            episode.time[first], episode.planned[first], episode.since[first] = 0, False, 0
+        return episode, first
+
+    def _due(self, episode: Episode, directive: Directive | None) -> NDArray[np.bool_]:
+        """(E,) episodes that plan now."""
+        if episode.plan is None or directive is None:
+            return np.ones(episode.size, bool)
+        length = episode.plan.actions.shape[1] * episode.plan.actions.shape[2]
+        if length != directive.horizon * self.level.action_block:
+            return np.ones(episode.size, bool)
+        return ~episode.planned | (episode.offset >= min(directive.replan_every, length))
+
+    def _plan(self, episode: Episode, state: State, directive: Directive, due: NDArray[np.bool_]) -> Planned | None:
+        """Plan in the episodes that are due, and note it in them; None when there are none."""
+        if not due.any():
+            return None
+        last = self._rest(episode)
+        if due.all():
+            planned = plan(self.level, state, directive, self.generator, last)
+            episode.plan = planned.plan
+        else:
+            rows = torch.from_numpy(np.flatnonzero(due))
+            goal = directive.goal and directive.goal[rows]
+            planned = plan(self.level, state[rows], directive.but(goal=goal), self.generator, last[rows])
+            assert episode.plan is not None
+            actions, energy = episode.plan.actions.clone(), episode.plan.energy.clone()
+            actions[rows], energy[rows] = planned.plan.actions, planned.plan.energy
+            episode.plan = Plan(actions, energy)
+        episode.offset[due], episode.planned[due] = 0, True
+        return planned
+
+    def _rest(self, episode: Episode) -> Tensor:
+        """(E, L', A) what is left of each plan, in episodes of different progress filled up with rest."""
+        device = self.device
+        if episode.plan is None or not episode.planned.any():
+            return torch.empty(episode.size, 0, self.actor.actions.size, device=device)
+        actions = episode.plan.actions.flatten(1, 2)
+        done = int(episode.offset[0])
+        if episode.planned.all() and (episode.offset == done).all():
+            return actions[:, done:]
+        index = torch.from_numpy(episode.offset)[:, None] + torch.arange(actions.shape[1])
+        left = torch.from_numpy(episode.planned)[:, None] & (index < actions.shape[1])
+        index = index.clamp(max=actions.shape[1] - 1).to(device)[..., None].expand_as(actions)
+        return torch.where(left.to(device)[..., None], actions.gather(1, index), self.actor.actions.rest(actions))
+
+    def _compare(self, episode: Episode, state: State, first: NDArray[np.bool_]) -> Tensor | None:
+        """Surprise (E,): how far this state is from the prediction for it, where a block of actions ends now."""
+        block = self.world_model.action_block
+        if episode.reference is None or episode.executed is None:
+            episode.reference = state
+            episode.executed = state.latent.new_zeros(episode.size, block, self.actor.actions.size)
+            return None
+        ends = (episode.since == block) & ~first
+        surprise = None
+        if ends.any():
+            error = prediction_error(self.world_model.predict(episode.reference, episode.executed), state)
+            surprise = error.masked_fill(torch.from_numpy(~ends).to(error.device), torch.nan)
+            self._surprise = float(error[torch.from_numpy(ends).to(error.device)].mean())
+        renewed = ends | first
+        if renewed.all():
+            episode.reference = state
+        elif renewed.any():
+            rows = torch.from_numpy(renewed).to(state.latent.device)[:, None]
+            before = episode.reference
+            episode.reference = State(
+                torch.where(rows, state.latent, before.latent), torch.where(rows, state.proprio, before.proprio)
+            )
+        episode.since[renewed] = 0
+        return surprise
+
+    def _executed(self, episode: Episode, action: Tensor, directive: Directive) -> None:
+        """Note what was done."""
+        assert episode.executed is not None
+        rows = torch.arange(episode.size, device=action.device)
+        episode.executed[rows, torch.from_numpy(episode.since).to(action.device)] = action
+        episode.since += 1
+        episode.time += 1
+        episode.last_action, episode.directive = action, directive
+
+    def sense(self, observation: Any) -> tuple[Observation, bool]:
+        """An observation of the environment as tensors with a batch axis, and whether that axis had to be added.
+
+        Raises:
+            ValueError: it has another shape or type than this agent perceives, or is not finite.
+        """
+        percept, single = checked(as_tensors(observation), self.spec.observation)
+        device = self.device
+        return percept.map(lambda x: (x[None] if single else x).to(device)), single
 
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
         return self.perception.sensor_offset.device
 
-    def modules(self) -> dict[str, torch.nn.Module]:
+    def modules(self) -> dict[str, nn.Module]:
         """Everything with weights, by name."""
         return {
             "perception": self.perception,
@@ -319,27 +357,10 @@ class Agent:
             "decoder": self.decoder,
         }
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All weights and buffers by flat name."""
-        return {f"{m}.{k}": v for m, module in self.modules().items() for k, v in module.state_dict().items()}
 
-    def memory_tensors(self) -> dict[str, Tensor]:
-        """The episodic memory by flat name."""
-        return {f"memory.{k}": torch.as_tensor(v) for k, v in self.memory.state_dict().items()}
-
-    def load_memory(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of memory_tensors; without a memory among the tensors nothing changes."""
-        mine = {k.removeprefix("memory."): v for k, v in tensors.items() if k.startswith("memory.")}
-        if mine:
-            numbers = {k: int(mine.pop(k)) for k in ("size", "head", "capacity")}
-            if numbers["size"]:  # nothing fits into a memory of any capacity
-                self.memory.load_state_dict({**mine, **numbers})
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of tensors; other names in the mapping are left alone."""
-        for name, module in self.modules().items():
-            mine = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            try:
-                module.load_state_dict(mine)
-            except RuntimeError as error:
-                raise UserError(f"the checkpoint does not fit the configuration of {name}: {error}") from error
+def _pick(actions: Tensor, offset: NDArray[np.int64]) -> Tensor:
+    """Row-wise element: actions (E, L, A), offset (E,) -> (E, A)."""
+    first = int(offset[0])
+    if (offset == first).all():
+        return actions[:, first]
+    return actions[torch.arange(len(offset)), torch.from_numpy(offset)]

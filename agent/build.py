@@ -1,14 +1,148 @@
-"""From a configuration to an agent, and the numerics of the process."""
+"""From a configuration to an agent, its weights as flat tensors, and the numerics of the process."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
+from agent.agent import Agent
+from agent.config import Config, from_dict
 from agent.errors import UserError
+from agent.spec import EnvSpec
+from agent.storage.run import Run
+from modules import configurator, drives
+from modules.actor import Actor, Policy
+from modules.cost import CostModule
+from modules.critic import Critic
+from modules.decoder import Decoder
+from modules.heads import ProprioEmbedding, StateEmbedding
+from modules.memory import EpisodicMemory
+from modules.perception import Encoder
+from modules.planners import PLANNERS
+from modules.types import BodySpec
+from modules.world_model import JEPA, InverseDynamics
+
+
+def build(config: Config, spec: EnvSpec, device: str | torch.device = "cpu") -> Agent:
+    """A new agent, its weights drawn from the configuration's seed.
+
+    Args:
+        config: the whole run.
+        spec: what the environment offers (`agent.interaction.environment.Environment.spec`).
+        device: where the weights live.
+
+    Raises:
+        ValueError: the configuration does not fit the environment.
+    """
+    torch.manual_seed(config.seed)
+    seen, actions = spec.observation, spec.actions
+    perception = Encoder(config.perception, seen)
+    latent, proprio, shape = perception.latent_size, perception.proprio_size, perception.map_shape
+    world_model = JEPA(config.world_model, latent, proprio, actions, shape)
+
+    def embed_state(size: int) -> nn.Module:
+        return StateEmbedding(latent, proprio, shape, size)
+
+    def embed_goal(size: int) -> nn.Module:
+        index = seen.goal_proprio
+        return ProprioEmbedding(index, size, config.perception.fourier_features) if index else embed_state(size)
+
+    body = BodySpec(actions, seen.proprio_names, seen.goal_proprio, config.cost.goal_scale, config.cost.saturate)
+    chosen = drives.compose(config.cost.drives, config.cost.weights, config.cost.floors, body)
+    critic, hidden = None, config.critic.hidden
+    if config.critic.enabled and chosen:
+        critic = Critic(config.critic, embed_state(hidden), embed_goal(hidden), config.configurator.discount, chosen)
+    hidden = config.actor.hidden
+    actor = Actor(
+        Policy(config.actor, actions, embed_state(hidden), embed_goal(hidden)),
+        {name: partial(planner, config.planner) for name, planner in PLANNERS.items()},
+    )
+    block = world_model.action_block
+    generator = torch.Generator().manual_seed(config.seed)
+    agent = Agent(
+        spec,
+        perception,
+        world_model,
+        CostModule(chosen, critic),
+        actor,
+        EpisodicMemory(config.memory),
+        configurator.compose(config.configurator, chosen, block),
+        InverseDynamics(latent, proprio, block * actions.size, map_shape=shape),
+        Decoder(config.decoder, latent, proprio, shape, seen.pixel_shape, len(seen.sensor_low)),
+        generator,
+    )
+    for module in agent.modules().values():
+        module.to(device)
+    return agent
+
+
+def load(run: str | Path, device: str = "auto", config: Config | None = None) -> Agent:
+    """The agent of a run folder, as its newest good checkpoint has it. The environment is not needed.
+
+    Args:
+        run: the folder.
+        device: auto (a GPU when there is one), cpu, cuda, cuda:1.
+        config: of an agent that acts with these weights in another way than the run's own configuration says.
+
+    Raises:
+        UserError: there is no such run, it is damaged, from another version, or does not fit the configuration.
+    """
+    opened = Run.open(Path(run))
+    try:
+        config = config or from_dict(Config, opened.config)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{opened.folder / 'config.json'} is from another version: {error}") from error
+    tensors, meta, _ = opened.load_checkpoint()
+    try:
+        agent = build(config, EnvSpec.from_json(meta.get("spec", {})), pick_device(device))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{opened.folder} describes no agent that can be built: {error}") from error
+    load_tensors(agent, tensors)
+    if agent.memory.config.capacity:
+        load_memory(agent, tensors)
+    return agent
+
+
+def tensors(agent: Agent) -> dict[str, Tensor]:
+    """All weights and buffers by flat name."""
+    return {f"{m}.{k}": v for m, module in agent.modules().items() for k, v in module.state_dict().items()}
+
+
+def load_tensors(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `tensors`; other names in the mapping are left alone.
+
+    Raises:
+        UserError: a module of the agent has another shape than its tensors.
+    """
+    for name, module in agent.modules().items():
+        mine = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        try:
+            module.load_state_dict(mine)
+        except RuntimeError as error:
+            raise UserError(f"the checkpoint does not fit the configuration of {name}: {error}") from error
+    agent.weights_changed()
+
+
+def memory_tensors(agent: Agent) -> dict[str, Tensor]:
+    """The episodic memory by flat name."""
+    return {f"memory.{k}": torch.as_tensor(v) for k, v in agent.memory.state_dict().items()}
+
+
+def load_memory(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `memory_tensors`; without a memory among the tensors nothing changes."""
+    mine = {k.removeprefix("memory."): v for k, v in tensors.items() if k.startswith("memory.")}
+    if mine:
+        numbers = {k: int(mine.pop(k)) for k in ("size", "head", "capacity")}
+        if numbers["size"]:  # nothing fits into a memory of any capacity
+            agent.memory.load_state_dict({**mine, **numbers})
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: a GPU when there is one."""
+    """auto: a GPU when there is one. UserError for a device that cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

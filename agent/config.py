@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from agent.errors import UserError
-from modules import actor, configurator, cost, decoder, losses, memory, perception, planners, world_model
+import dacite
+
+from agent.errors import UserError, nearest
+from modules import actor, configurator, cost, critic, decoder, losses, memory, perception, planners, world_model
+from modules.drives import DRIVES
+from modules.planners import PLANNERS
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,11 @@ class ExploreConfig:
     length: int = 24
     """T: action blocks in an episode."""
     per_scene: int = 8
-    """Episodes that share one scene, where the world can start again in the same scene."""
+    """Episodes that share one scene, where the environment can reset within a scene."""
     held: float = 0.6
     """Share of blocks in which one action is held."""
     redraw: float = 0.15
-    """Probability, per block, of a new direction out of the blue."""
+    """Probability, per block, of resampling the direction."""
     wander: float = 0.6
     """Standard deviation of the change of direction from block to block, in radians."""
     jitter: float = 0.5
@@ -63,7 +66,7 @@ class LearnConfig:
     critic_scenes: int = 8
     """Scenes in a batch; every one with 8 records and 16 goals."""
     critic_tau: float = 0.1
-    """How fast the slow copy follows."""
+    """Share by which the target critic moves towards the critic after each update."""
     policy_steps: int = 3000
     """Updates of the policy."""
     policy_rate: float = 1e-3
@@ -79,25 +82,25 @@ class LearnConfig:
     gauge_every: int = 250
     """Updates of the world model between collapse gauges and probes."""
     train_encoder: bool = True
-    """Off, the encoder stays as it was drawn: a placebo to compare with."""
+    """If false, the encoder keeps its random initial weights (placebo)."""
     shuffle_actions: bool = False
-    """The world model learns with the actions of other episodes: a placebo to compare with."""
+    """Train the world model with the actions of other episodes (placebo)."""
     shuffle_critic_labels: bool = False
-    """The critic learns the targets of other pairs of state and goal: a placebo to compare with."""
+    """Train the critic on the targets of other pairs of state and goal (placebo)."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run: the world, the six modules, and how they learn. The command line has a flag for every field."""
+    """A whole run: the environment, the six modules, and how they learn. Every field is a flag of the command line."""
 
     env: str = "TwoRooms-v0"
-    """World: an id of this project, or module:Id-v0 of any Gymnasium environment."""
+    """Environment: an id of this project, or module:Id-v0 of any Gymnasium environment."""
     env_options: tuple[str, ...] = ()
-    """Options of the world's constructor: layout=medium pixels=true. None: --env-options with nothing after it."""
+    """Options of the environment's constructor: layout=medium pixels=true. None: --env-options without a value."""
     max_steps: int = 60
     """Budget of an evaluation task, in primitive actions."""
     seed: int = 0
-    """Everything random follows from this number."""
+    """Seed of everything random."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
     threads: int = 2
@@ -111,7 +114,9 @@ class Config:
     losses: losses.Config = field(default_factory=losses.Config)
     """Self-supervised losses."""
     cost: cost.Config = field(default_factory=cost.Config)
-    """Drives and critic."""
+    """Intrinsic drives: weights, guardrails, and the scale of the goal."""
+    critic: critic.Config = field(default_factory=critic.Config)
+    """Trainable cost."""
     memory: memory.Config = field(default_factory=memory.Config)
     """Episodic store."""
     planner: planners.Config = field(default_factory=planners.Config)
@@ -127,7 +132,7 @@ class Config:
 
 
 def options_of(config: Config) -> dict[str, Any]:
-    """The world's options by name; numbers, lists, true and false as such. UserError for what has no name."""
+    """The environment's options by name; numbers, lists, true and false as such. UserError for what has no name."""
     out: dict[str, Any] = {}
     for option in config.env_options:
         name, equals, text = option.partition("=")
@@ -144,6 +149,13 @@ def check(config: Config) -> None:
     """UserError for settings with which nothing can be learned, before anything is."""
     _check_numbers(config)
     learn, block = config.learn, config.world_model.action_block
+    for flag, names, known in (
+        ("--cost.drives", config.cost.drives, DRIVES),
+        ("--configurator.planner", [config.configurator.planner], PLANNERS),
+    ):
+        for name in names:
+            if name not in known:
+                raise UserError(f"{flag}: unknown {name!r}{nearest(name, known)}; there are {', '.join(known)}")
     if config.configurator.discount >= 1:
         raise UserError(f"--configurator.discount must be less than 1, got {config.configurator.discount}")
     if config.seed >= 2**63:
@@ -155,7 +167,7 @@ def check(config: Config) -> None:
             f"--planner.action-repeat {config.planner.action_repeat} must divide the {block} actions of "
             "--world-model.action-block"
         )
-    if not config.memory.capacity and (learn.policy_steps or (config.cost.critic and learn.critic_steps)):
+    if not config.memory.capacity and (learn.policy_steps or (config.critic.enabled and learn.critic_steps)):
         raise UserError(
             "with --memory.capacity 0 there is nothing that critic and policy could learn from: "
             "add --learn.critic-steps 0 --learn.policy-steps 0"
@@ -209,33 +221,57 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     Raises:
         ValueError: a field that this version does not know, or a value of another type than the field's.
     """
-    hints = get_type_hints(kind)
-    unknown = set(values) - set(hints)
-    if unknown:
-        raise ValueError(f"config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
-    return kind(**{name: _typed(hints[name], value, name) for name, value in values.items()})
+    if not isinstance(values, dict):
+        raise ValueError(f"config.json has {values!r}, where an object is expected")
+    hints = _hints(kind)
+    hooks: dict[Any, Callable[[Any], Any]] = {int: _no_bool, float: _float}
+    hooks |= {hint: _no_bool for hint in hints if get_origin(hint) is Literal}
+    hooks |= {hint: _tuple for hint in hints if get_origin(hint) is tuple}
+    try:
+        return dacite.from_dict(kind, values, dacite.Config(type_hooks=hooks, strict=True))
+    except dacite.UnexpectedDataError as error:
+        unknown = ", ".join(sorted(error.keys))
+        raise ValueError(f"config.json has fields that this version does not know: {unknown}") from error
+    except dacite.WrongTypeError as error:
+        expected = _in_words(error.field_type)
+        raise ValueError(
+            f"config.json has {error.field_path} = {error.value!r}, where {expected} is expected"
+        ) from error
 
 
-def _typed(hint: Any, value: Any, name: str) -> Any:
-    """A value from JSON as a field of type `hint` holds it."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-        return from_dict(hint, value)
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(get_args(hint)[0], item, name) for item in value)
-    if get_origin(hint) is tuple:
-        good = False
-    elif get_origin(hint) is Literal:
-        good = value in get_args(hint)
-    elif get_origin(hint) in (Union, UnionType):
-        good = any(_fits(option, value) for option in get_args(hint))
-    else:
-        good = _fits(hint, value)
-    if not good:
-        raise ValueError(f"config.json has {name} = {value!r}, where {getattr(hint, '__name__', hint)} is expected")
-    return float(value) if hint is float else value
+def _no_bool(value: Any) -> Any:
+    """True is 1 in Python and not in a configuration."""
+    if isinstance(value, bool):
+        raise dacite.WrongTypeError(int, value)
+    return value
 
 
-def _fits(hint: Any, value: Any) -> bool:
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+def _float(value: Any) -> float:
+    """Someone who edits the file writes 2 for 2.0."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:
+        pass
+    raise dacite.WrongTypeError(float, value)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    """JSON has lists in place of tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    raise dacite.WrongTypeError(list, value)
+
+
+def _hints(kind: type) -> set[Any]:
+    """The types of all fields of a dataclass and of the dataclasses inside it."""
+    hints = set(get_type_hints(kind).values())
+    return hints.union(*(_hints(hint) for hint in hints if isinstance(hint, type) and dataclasses.is_dataclass(hint)))
+
+
+def _in_words(hint: Any) -> str:
+    if dataclasses.is_dataclass(hint):
+        return "an object"
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)

@@ -43,6 +43,16 @@ def check_finite(tensors: Mapping[str, Tensor], step: int, where: str) -> None:
     Raises:
         NonFinite: names each offending tensor, how many of its elements are bad, and the step.
     """
+    found = not_finite(tensors)
+    if found:
+        raise NonFinite(
+            f"{where}, step {step}: not finite: {'; '.join(found)}. Nothing of this step was saved. The usual causes "
+            "are a learning rate that is too large and observations that are not finite themselves."
+        )
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """For each tensor with a NaN or an infinity: its name, its shape, and how many of its elements are bad."""
     found = []
     for name, tensor in tensors.items():
         finite = tensor.detach().isfinite()
@@ -50,8 +60,4 @@ def check_finite(tensors: Mapping[str, Tensor], step: int, where: str) -> None:
             nans = int(tensor.detach().isnan().sum())
             infinities = int((~finite).sum()) - nans
             found.append(f"{name} {tuple(tensor.shape)}: {nans} NaN and {infinities} infinite of {tensor.numel()}")
-    if found:
-        raise NonFinite(
-            f"{where}, step {step}: not finite: {'; '.join(found)}. Nothing of this step was saved. The usual causes "
-            "are a learning rate that is too large and observations that are not finite themselves."
-        )
+    return found

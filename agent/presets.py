@@ -1,14 +1,12 @@
-"""Complete named configurations, as functions, and how a configuration becomes text and back."""
+"""Complete named configurations, as functions."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 
-from agent import config as collect
-from agent import config as learn
-from agent.config import Config
-from modules import actor, configurator, cost, decoder, losses, perception, world_model
+from agent.config import Config, ExploreConfig, LearnConfig
+from modules import actor, configurator, cost, critic, decoder, losses, perception, world_model
 
 _SPATIAL = Config(
     perception=perception.Config(latent="spatial", channels=12, width=32),
@@ -16,7 +14,7 @@ _SPATIAL = Config(
     losses=losses.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0),
     cost=cost.Config(goal_scale=0.1),
     configurator=configurator.Config(samples=32, iterations=2),
-    learn=learn.LearnConfig(critic_steps=3000),
+    learn=LearnConfig(critic_steps=3000),
 )
 
 
@@ -31,7 +29,7 @@ def two_rooms_random() -> Config:
         _SPATIAL,
         env="TwoRoomsRandom-v0",
         configurator=configurator.Config(samples=64),
-        learn=learn.LearnConfig(world_model_steps=9000, critic_steps=10_000),
+        learn=LearnConfig(world_model_steps=9000, critic_steps=10_000),
     )
 
 
@@ -41,12 +39,12 @@ def point_maze() -> Config:
         env="PointMaze-v0",
         env_options=("layout=u",),
         max_steps=150,
-        collect=collect.ExploreConfig(episodes=4000, length=24, per_scene=1),
+        collect=ExploreConfig(episodes=4000, length=24, per_scene=1),
         perception=perception.Config(latent="vector", size=64, hidden=256, fourier_features=4),
         world_model=world_model.Config(predictor="mlp", hidden=512),
         losses=losses.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0, proprio=10.0),
         cost=cost.Config(goal_scale=0.02),
-        learn=learn.LearnConfig(world_model_steps=3000, batch=256, critic_steps=4000, critic_far=4),
+        learn=LearnConfig(world_model_steps=3000, batch=256, critic_steps=4000, critic_far=4),
     )
 
 
@@ -57,7 +55,7 @@ def point_maze_medium() -> Config:
         env_options=("layout=medium",),
         max_steps=250,
         configurator=configurator.Config(discount=0.97),
-        learn=learn.LearnConfig(world_model_steps=5000, batch=256, critic_steps=6000, critic_far=4),
+        learn=LearnConfig(world_model_steps=5000, batch=256, critic_steps=6000, critic_far=4),
     )
 
 
@@ -66,14 +64,14 @@ def debug() -> Config:
     return dataclasses.replace(
         _SPATIAL,
         threads=1,
-        collect=collect.ExploreConfig(episodes=32, length=8, per_scene=4),
+        collect=ExploreConfig(episodes=32, length=8, per_scene=4),
         perception=dataclasses.replace(_SPATIAL.perception, channels=4, width=8),
         world_model=dataclasses.replace(_SPATIAL.world_model, width=8, depth=2),
-        cost=dataclasses.replace(_SPATIAL.cost, hidden=32),
+        critic=critic.Config(hidden=32),
         actor=actor.Config(hidden=32),
         decoder=decoder.Config(hidden=32, width=8),
         configurator=configurator.Config(samples=16, iterations=2, horizon=2),
-        learn=learn.LearnConfig(
+        learn=LearnConfig(
             world_model_steps=20, critic_steps=20, policy_steps=20, decoder_steps=20, batch=8, plan_episodes=4
         ),
     )

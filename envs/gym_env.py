@@ -1,7 +1,7 @@
 """Any `Simulator` as a Gymnasium environment, and N of them at once as a Gymnasium vector environment.
 
 Both hold the physical state as an array, draw every random number from Gymnasium's `np_random`, and give an exact
-`get_state`/`set_state`: after `set_state` the world goes on bit for bit, noise included.
+`get_state`/`set_state`: after `set_state` the environment goes on bit for bit, noise included.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.api import Array, Percepts, Simulator
+from envs.api import Array, Goals, Percepts, Simulator, View
 
 
 def observation_space(simulator: Simulator) -> spaces.Space:
@@ -67,10 +67,7 @@ class SimEnv(gym.Env):
         unknown = set(options) - {"state", "goal"}
         if unknown:
             raise ValueError(f"reset options must be among 'state' and 'goal', got {sorted(unknown)}")
-        state = self.simulator.reset(self.np_random, 1)
-        goal = self.simulator.sample_tasks(self.np_random, 1).goal
-        self._state = _checked(options.get("state"), state)
-        self._goal = _checked(options.get("goal"), goal)
+        self._state, self._goal = _drawn(self.simulator, self.np_random, 1, options)
         self._elapsed = 0
         return self._observe(), self._info()
 
@@ -89,8 +86,8 @@ class SimEnv(gym.Env):
 
     def _info(self) -> dict[str, Any]:
         assert self._state is not None and self._goal is not None
-        success = bool(self.simulator.success(self._state, self._goal)[0])
-        return {"success": success, "state": self._state[0].copy(), "goal": self._goal[0].copy()}
+        reached = bool(success(self.simulator, self._state, self._goal)[0])
+        return {"success": reached, "state": self._state[0].copy(), "goal": self._goal[0].copy()}
 
     def goal_observation(self) -> Any:
         """What the senses would give at the goal."""
@@ -112,6 +109,9 @@ class SimEnv(gym.Env):
     def render(self) -> NDArray[np.uint8]:
         """(H, W, 3) the map with the agent in red and the goal in green."""
         assert self._state is not None and self._goal is not None, "call reset() first"
+        assert isinstance(self.simulator, View), (
+            "a simulator without render_map, to_map and positions cannot be rendered"
+        )
         picture = self.simulator.render_map(self._state[0]).copy()
         rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
         radius = max(2.0, picture.shape[0] / 40)
@@ -152,9 +152,7 @@ class SimVectorEnv(VectorEnv):
         unknown = set(options) - {"state", "goal"}
         if unknown:
             raise ValueError(f"reset options must be among 'state' and 'goal', got {sorted(unknown)}")
-        states = self.simulator.reset(self.np_random, self.num_envs)
-        goals = self.simulator.sample_tasks(self.np_random, self.num_envs).goal
-        self._states, self._goals = _checked(options.get("state"), states), _checked(options.get("goal"), goals)
+        self._states, self._goals = _drawn(self.simulator, self.np_random, self.num_envs, options)
         self._elapsed[:], self._done[:] = 0, False
         return self.observe(), self._info()
 
@@ -167,8 +165,7 @@ class SimVectorEnv(VectorEnv):
         self._states = self.simulator.step(self._states, actions, self.np_random)
         self._elapsed += 1
         if self._done.any():
-            fresh = self.simulator.reset(self.np_random, self.num_envs)
-            goals = self.simulator.sample_tasks(self.np_random, self.num_envs).goal
+            fresh, goals = _drawn(self.simulator, self.np_random, self.num_envs, {})
             self._states = np.where(self._done[:, None], fresh, self._states)
             self._goals = np.where(self._done[:, None], goals, self._goals)
             self._elapsed[self._done] = 0
@@ -189,8 +186,8 @@ class SimVectorEnv(VectorEnv):
 
     def _info(self) -> dict[str, Any]:
         assert self._states is not None and self._goals is not None
-        success = self.simulator.success(self._states, self._goals)
-        return {"success": success, "state": self._states.copy(), "goal": self._goals.copy()}
+        reached = success(self.simulator, self._states, self._goals)
+        return {"success": reached, "state": self._states.copy(), "goal": self._goals.copy()}
 
     def get_state(self) -> dict[str, Any]:
         """Everything that decides the future of all N worlds."""
@@ -210,17 +207,35 @@ class SimVectorEnv(VectorEnv):
         self.np_random.bit_generator.state = state["rng"]
 
 
+def success(simulator: Simulator, states: Array, goals: Array) -> NDArray[np.bool_]:
+    """(N,) whether each goal is reached; never, in a world without goals."""
+    reached = getattr(simulator, "success", None)
+    return np.zeros(len(states), bool) if reached is None else reached(states, goals)
+
+
+def _drawn(simulator: Simulator, rng: np.random.Generator, n: int, options: dict[str, Any]) -> tuple[Array, Array]:
+    """States and goals (N, S) from reset options; what is not given is drawn, what is given costs no random number.
+
+    In a world without goals the goals are the states.
+    """
+    if "state" in options:
+        states = _checked(options["state"], np.repeat(simulator.reset(np.random.default_rng(0), 1), n, 0))
+    else:
+        states = simulator.reset(rng, n)
+    if "goal" in options:
+        return states, _checked(options["goal"], states)
+    return states, simulator.sample_tasks(rng, n).goal if isinstance(simulator, Goals) else states.copy()
+
+
 def _max_steps(simulator: Simulator, asked: int | None) -> int:
     return getattr(simulator, "max_steps", 200) if asked is None else asked
 
 
-def _checked(given: Array | None, default: Array) -> Array:
-    """A state or goal from reset options, or the default; (S,) is taken for every world."""
-    if given is None:
-        return default
+def _checked(given: Array, like: Array) -> Array:
+    """A state or goal from reset options; (S,) is taken for every world."""
     given = np.asarray(given, np.float64)
-    if given.shape[-1:] != default.shape[-1:] or given.ndim > 2 or (given.ndim == 2 and len(given) != len(default)):
-        raise ValueError(f"a state or goal in reset options must have shape {default.shape}, got {given.shape}")
+    if given.shape[-1:] != like.shape[-1:] or given.ndim > 2 or (given.ndim == 2 and len(given) != len(like)):
+        raise ValueError(f"a state or goal in reset options must have shape {like.shape}, got {given.shape}")
     if not np.isfinite(given).all():
         raise ValueError(f"a state or goal in reset options must be finite, got {given}")
-    return np.broadcast_to(given, default.shape).copy()
+    return np.broadcast_to(given, like.shape).copy()

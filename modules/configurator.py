@@ -1,30 +1,24 @@
-"""The configurator: reads the task and a digest of every module, and emits the Directive that all of them obey.
+"""The configurator: reads the situation and emits the Directive that every other module obeys.
 
-In this first form its choices are rules, not learned (LeCun 2022, sections 3 and 8.1 leave its learning open). It may
-reweight intrinsic drives, never change what they measure; guardrail drives have a floor that no task can go below.
+In this form its choices are rules, not learned (LeCun 2022, sections 3 and 8.1 leave its learning open). It may
+reweight intrinsic drives, never change what they measure; a drive's floor is a weight that no task can go below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from modules.types import Directive, EnergyName, PlannerName, State, Task
+import torch
+
+from modules.types import Configurator, Directive, Drive, EnergyName, Goal, Situation, State
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the directive says when neither task nor statuses ask for something else."""
+    """What the directive says when neither the task nor the status of the modules asks for something else."""
 
-    goal_weight: float = 1.0
-    """Weight of the goal-distance drive."""
-    effort_weight: float = 0.0
-    """Weight of the action-effort drive."""
-    contact_weight: float = 0.0
-    """Weight of the wall-contact drive, in worlds with a slot named contact."""
-    contact_floor: float = 0.0
-    """The contact drive is a guardrail: no task can weigh it less than this."""
     critic_weight: float = 1.0
     """Weight of the trainable cost at the end of a plan; 0 plans by the intrinsic cost alone."""
     discount: float = 0.95
@@ -33,8 +27,8 @@ class Config:
     """terminal: IC at every step, then the critic. literal: both at every step. last: only the end of the plan."""
     mode: Literal[1, 2] = 2
     """1: policy, 2: planning."""
-    planner: PlannerName = "cem"
-    """Search method of Mode-2."""
+    planner: str = "cem"
+    """Search method of Mode-2: cem, mppi, gradient, or random (one random plan, the baseline)."""
     horizon: int = 4
     """Action blocks a plan looks ahead when a critic stands at its end."""
     horizon_without_critic: int = 10
@@ -43,44 +37,101 @@ class Config:
     """Candidate plans per iteration."""
     iterations: int = 3
     """Iterations of the search."""
-    replan_every: int = 4
-    """Primitive actions executed before the next plan."""
+    replan_every: int | None = None
+    """Primitive actions executed before the next plan; None: one action block."""
     warm_start: bool = True
     """Begin the search from the shifted last plan."""
     adaptive: bool = True
-    """Listen to the task's weights and to what the modules say of themselves; off, the settings above hold whatever
-    the task and however little was learned."""
+    """Follow the task's weights and the status of the modules; if false, the settings above hold whatever the task and
+    however little was learned (ablation)."""
     random_subgoals: bool = False
-    """Pursue states drawn from memory, a new one with every plan, in place of the goal: a placebo to compare with."""
+    """Pursue states drawn from memory, a new one with every plan, in place of the goal (placebo)."""
 
 
-class Configurator:
-    """(task, statuses) -> Directive."""
+class RuleConfigurator:
+    """Fixed rules from Situation to Directive (Protocol `types.Configurator`)."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, drives: Sequence[Drive], action_block: int) -> None:
+        """drives: their weights and floors hold unless a task says otherwise. action_block: K."""
+        self.config, self.drives = config, tuple(drives)
+        self.replan_every = config.replan_every or action_block
 
-    def configure(self, task: Task, goal: State | None, statuses: Mapping[str, Mapping[str, float]]) -> Directive:
-        """The directive for this task, given its encoded goal and what every module says of itself."""
-        c = self.config
+    def configure(self, situation: Situation) -> Directive:
+        """The directive for this situation.
+
+        A task may weigh a drive differently; the critic's head of that drive is then weighed alike.
+        """
+        c, asked, status = self.config, situation.task.weights, situation.status
         if not c.adaptive:
-            task, statuses = Task(task.goal), {"cost": {"critic_trained": 1.0}, "actor": {"policy_trained": 1.0}}
-        weights = {"goal": c.goal_weight, "effort": c.effort_weight, "contact": c.contact_weight, **task.weights}
-        weights["contact"] = max(weights["contact"], c.contact_floor)
+            asked, status = {}, {"cost": {"critic_trained": 1.0}, "actor": {"policy_trained": 1.0}}
+        unknown = set(asked) - {drive.name for drive in self.drives}
+        if unknown:
+            known = ", ".join(drive.name for drive in self.drives)
+            raise ValueError(f"unknown drive {min(unknown)!r} in the task's weights: the drives are {known}")
+        weights = {d.name: max(asked.get(d.name, d.weight), d.floor) for d in self.drives}
         # A critic that has learned nothing, or a policy that has not, would mislead: do without it.
-        critic_weight = c.critic_weight if statuses.get("cost", {}).get("critic_trained", 0.0) else 0.0
-        mode = c.mode if statuses.get("actor", {}).get("policy_trained", 0.0) else 2
+        critic = c.critic_weight if _reported(status, "cost", "critic_trained") else 0.0
+        critic_weights = {
+            d.name: critic * (weights[d.name] / d.weight if d.name in asked and d.weight else 1.0) for d in self.drives
+        }
         return Directive(
-            goal=goal,
+            goal=situation.goal,
             weights=weights,
-            critic_weight=critic_weight,
+            critic_weights=critic_weights,
             discount=c.discount,
             energy=c.energy,
-            mode=mode,
+            mode=c.mode if _reported(status, "actor", "policy_trained") else 2,
             planner=c.planner,
-            horizon=c.horizon if critic_weight else c.horizon_without_critic,
+            horizon=c.horizon if critic else c.horizon_without_critic,
             samples=c.samples,
             iterations=c.iterations,
-            replan_every=c.replan_every,
+            replan_every=self.replan_every,
             warm_start=c.warm_start,
         )
+
+
+class RandomSubgoals:
+    """Any remembered state in place of the goal, another with every plan: a placebo of purposeful subgoals."""
+
+    def __init__(self, rules: Configurator) -> None:
+        """rules: decide everything else."""
+        self.rules = rules
+
+    def configure(self, situation: Situation) -> Directive:
+        """As the rules, with a subgoal for each episode that plans now; the others keep theirs."""
+        directive = self.rules.configure(situation)
+        if directive.goal is None or not situation.memory.size:
+            return directive
+        assert situation.generator is not None
+        last, replan = situation.last and situation.last.goal, situation.replan
+        if last is not None and replan is not None and not bool(replan.any()):
+            return directive.but(goal=last)
+        drawn = situation.memory.sample(len(situation.state.latent), situation.generator).state
+        if last is not None and replan is not None:
+            now = replan[:, None]
+            drawn = State(
+                torch.where(now, drawn.latent, last.state.latent), torch.where(now, drawn.proprio, last.state.proprio)
+            )
+        return directive.but(goal=Goal(drawn))
+
+
+def _reported(status: Mapping[str, Mapping[str, float]], module: str, name: str) -> float:
+    return status.get(module, {}).get(name, 0.0)
+
+
+class Overridden:
+    """Any configurator, with some fields of its directives replaced: settings of one evaluation."""
+
+    def __init__(self, inner: Configurator, changes: Mapping[str, Any]) -> None:
+        """changes: fields of Directive by name: planner, mode, samples, horizon, ..."""
+        self.inner, self.changes = inner, dict(changes)
+
+    def configure(self, situation: Situation) -> Directive:
+        """As the inner configurator, with the changes."""
+        return self.inner.configure(situation).but(**self.changes)
+
+
+def compose(config: Config, drives: Sequence[Drive], action_block: int) -> Configurator:
+    """The configurator that a configuration asks for."""
+    rules = RuleConfigurator(config, drives, action_block)
+    return RandomSubgoals(rules) if config.random_subgoals else rules

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modules.blocks import MapShape, unflatten_map
 from modules.types import Observation, State
 
 
@@ -31,7 +32,7 @@ class Decoder(nn.Module):
         config: Config,
         latent: int,
         proprio: int,
-        map_shape: tuple[int, int, int] | None,
+        map_shape: MapShape | None,
         pixel_shape: tuple[int, int, int] | None,
         sensors: int,
     ) -> None:
@@ -64,9 +65,8 @@ class Decoder(nn.Module):
         """State (B, ...) -> picture logits (B, C, H, W) and sensors (B, S), each None where the world has none."""
         pixels = sensors = None
         if self.pixel_shape is not None:
-            channels, rows, columns = self.cells
             latent = state.latent if self.spread is None else self.spread(state.latent)
-            pixels = self.paint(latent.unflatten(-1, (rows, columns, channels)).permute(0, 3, 1, 2))
+            pixels = self.paint(unflatten_map(latent, self.cells))
         if self.sense is not None:
             sensors = self.sense(torch.cat([state.latent, state.proprio], -1))
         return pixels, sensors

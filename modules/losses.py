@@ -1,10 +1,10 @@
-"""Self-supervised losses of the world model, and the gauges that tell whether it has collapsed.
+"""Self-supervised losses of the world model.
 
 VICReg's variance and covariance (arXiv 2105.04906), PLDM's within-episode variance, temporal similarity and inverse
 dynamics (arXiv 2502.14819), and SIGReg (arXiv 2511.08544), behind one function. Nothing here sees a reward, a goal or a
 decoder. Losses return tensors; the logger turns them into numbers.
 
-Shapes: B episodes, T states of a window, H = T - 1 steps, D latent, I proprio, K A action block, C F F feature map.
+Shapes: B episodes, T states of a window, D latent, N samples, P places of a feature map, C its channels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from modules.types import State
+from modules.blocks import MapShape
+from modules.types import Float
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Config:
     prediction: float = 1.0
     """Open-loop prediction error over the whole window."""
     proprio: float = 1.0
-    """Prediction error of the interoceptive proprio."""
+    """Prediction error of proprio."""
     anticollapse: Literal["vicreg", "sigreg"] = "vicreg"
     """Family of the batch regulariser."""
     variance: float = 16.0
@@ -47,44 +48,12 @@ class Config:
     """Predict the whole window open loop from its first state; otherwise one step from every state."""
 
 
-class InverseDynamics(nn.Module):
-    """a[t] from (s[t], s[t+1]): keeps in the latent what the agent controls. Used in training only."""
-
-    def __init__(
-        self, latent: int, proprio: int, action: int, hidden: int = 256, map_shape: tuple[int, int, int] | None = None
-    ) -> None:
-        super().__init__()
-        self.map_shape = map_shape
-        if map_shape is None:
-            self.net = nn.Sequential(nn.Linear(2 * (latent + proprio), hidden), nn.SiLU(), nn.Linear(hidden, action))
-        else:
-            # Displacement is a local matter: compare the two maps cell by cell, then pool.
-            width = 32
-            self.net = nn.Sequential(
-                nn.Conv2d(2 * map_shape[0], width, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(width, width, 1),
-                nn.SiLU(),
-                nn.AdaptiveAvgPool2d(1),
-                nn.Flatten(),
-                nn.Linear(width, action),
-            )
-
-    def forward(self, before: State, after: State) -> Tensor:
-        """Two states (B, ...) -> scaled action block (B, K*A)."""
-        if self.map_shape is None:
-            return self.net(torch.cat([before.latent, before.proprio, after.latent, after.proprio], -1))
-        channels, rows, columns = self.map_shape
-        maps = [s.latent.unflatten(-1, (rows, columns, channels)) for s in (before, after)]
-        return self.net(torch.cat(maps, -1).permute(0, 3, 1, 2))
-
-
-def variance(x: Tensor, eps: float = 1e-4) -> Tensor:
+def variance(x: Float[Tensor, "N *P D"], eps: float = 1e-4) -> Float[Tensor, ""]:
     """Hinge mean_j max(0, 1 - sqrt(Var_n(x_nj) + eps)) over samples n. x: (N, ..., D) (VICReg eq. 1)."""
     return (1 - (x.var(0) + eps).sqrt()).clamp(min=0).mean()
 
 
-def covariance(x: Tensor) -> Tensor:
+def covariance(x: Float[Tensor, "N *P D"]) -> Float[Tensor, ""]:
     """Mean squared off-diagonal covariance. x: (N, D), or (N, P, D) for P places, each with its own matrix."""
     if x.dim() == 2:
         x = x.unsqueeze(1)
@@ -95,17 +64,19 @@ def covariance(x: Tensor) -> Tensor:
     return (off_diagonal / (d * max(d - 1, 1))).mean()
 
 
-def within_episode(x: Tensor, target: float, eps: float = 1e-4) -> Tensor:
+def within_episode(x: Float[Tensor, "B T D"], target: float, eps: float = 1e-4) -> Float[Tensor, ""]:
     """Hinge on the mean over dimensions of the standard deviation along time. x: (B, T, D)."""
     return (target - (x.var(1) + eps).sqrt().mean(-1)).clamp(min=0).mean()
 
 
-def temporal(x: Tensor) -> Tensor:
+def temporal(x: Float[Tensor, "B T D"]) -> Float[Tensor, ""]:
     """Mean squared change between successive states. x: (B, T, D)."""
     return (x[:, 1:] - x[:, :-1]).square().mean()
 
 
-def sigreg(x: Tensor, generator: torch.Generator | None = None, projections: int = 64, knots: int = 17) -> Tensor:
+def sigreg(
+    x: Float[Tensor, "N D"], generator: torch.Generator | None = None, projections: int = 64, knots: int = 17
+) -> Float[Tensor, ""]:
     """Epps-Pulley distance of random unit projections of x (N, D) to N(0, 1), integrated over [-4, 4]."""
     directions = torch.randn(x.shape[-1], projections, generator=generator, dtype=x.dtype, device=x.device)
     projected = x @ (directions / directions.norm(dim=0))
@@ -117,34 +88,20 @@ def sigreg(x: Tensor, generator: torch.Generator | None = None, projections: int
 
 
 def anticollapse(
-    latents_BTD: Tensor,
+    latents_BTD: Float[Tensor, "B T D"],
     config: Config,
-    map_shape: tuple[int, int, int] | None,
+    map_shape: MapShape | None,
     generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
+) -> dict[str, Float[Tensor, ""]]:
     """The unweighted batch terms by name. A spatial latent has statistics per place, over its channels."""
     x = latents_BTD.flatten(0, 1)
     if map_shape is not None:
         x = x.unflatten(-1, (-1, map_shape[0]))  # N P C
     if config.anticollapse == "sigreg":
         return {"sigreg": sigreg(x.flatten(0, -2)[:: max(1, x[..., 0].numel() // 4096)], generator)}
-    terms = {}
+    terms: dict[str, Tensor] = {}
     if config.variance:
         terms["variance"] = variance(x)
     if config.covariance:
         terms["covariance"] = covariance(x)
     return terms
-
-
-def gauges(latents_BTD: Tensor, eps: float = 1e-8) -> dict[str, Tensor]:
-    """Collapse gauges: per-dimension std, effective rank (exp of the spectral entropy), within-episode std."""
-    x = latents_BTD.detach().flatten(0, 1).float()
-    std = x.std(0)
-    spectrum = torch.linalg.svdvals(x - x.mean(0)) if x.shape[1] <= 4096 else std
-    p = spectrum / (spectrum.sum() + eps)
-    return {
-        "feature_std": std.mean(),
-        "feature_std_min": std.min(),
-        "effective_rank": torch.exp(-(p * (p + eps).log()).sum()),
-        "within_episode_std": latents_BTD.detach().std(1).mean(),
-    }

@@ -1,26 +1,24 @@
-"""Short-term memory: the episodic store of states, actions and costs, read by time or by likeness of state.
+"""Short-term memory: the episodic store of states and actions, read by time or by likeness of state.
 
-LeCun 2022, section 3.3: the memory holds records (tau, s_tau, IC(s_tau)), perceived or imagined, from which the critic
-is trained. Section 4.9 and equations 15 to 17: it is read associatively, Mem(q) = sum_j c_j v_j, with
+LeCun 2022, section 3.3: the memory holds records (tau, s_tau), perceived or imagined, from which the critic is trained.
+The intrinsic cost of a record is a function of its state, so it is computed when it is read and not stored. Section 4.9
+and equations 15 to 17: memory is read associatively, Mem(q) = sum_j c_j v_j, with
 c_j = exp(match_j) / (gamma + sum_k exp(match_k)).
 
 Shapes: M records held, B queries or records, E records written at once, T records of one piece, D latent, I proprio,
-K primitive actions in a block, A action. `time` is tau, in primitive actions since the episode began; costs are
-unweighted energies without unit.
+K primitive actions in a block, A action. `time` is tau, in primitive actions since the episode began.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from modules.types import State
-
-Value = Literal["ic", "tc", "latent"]
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,12 @@ class Records:
     """(..., D) latent and (..., I) proprio."""
     action: Tensor
     """(..., K, A) the block that was, or in imagination would be, executed in this state."""
-    ic: Tensor
-    """(...) intrinsic cost."""
-    tc: Tensor
-    """(...) trainable cost as the critic estimated it at the time of writing."""
     imagined: Tensor
     """(...) bool, False where the state was perceived."""
 
     def fields(self) -> dict[str, Tensor]:
         """The tensors by flat name."""
-        flat = {name: getattr(self, name) for name in ("time", "episode", "action", "ic", "tc", "imagined")}
+        flat = {name: getattr(self, name) for name in ("time", "episode", "action", "imagined")}
         return {**flat, "latent": self.state.latent, "proprio": self.state.proprio}
 
     @staticmethod
@@ -91,11 +85,9 @@ class EpisodicMemory:
         episode: Tensor | int,
         state: State,
         action: Tensor,
-        ic: Tensor,
-        tc: Tensor,
         imagined: bool,
     ) -> None:
-        """Add E records: state (E, ...), action (E, K, A), ic and tc (E,); time and episode (E,), or one for all.
+        """Add E records: state (E, ...), action (E, K, A); time and episode (E,), or one for all.
 
         Of several records of the same episode, time and kind, `at` and `trajectories` read the one written last.
         """
@@ -109,8 +101,6 @@ class EpisodicMemory:
             "latent": state.latent.detach().float(),
             "proprio": state.proprio.detach().float(),
             "action": action.detach().float(),
-            "ic": ic.detach().float(),
-            "tc": tc.detach().float(),
         }
         store = self.store or self._buffers(fields)
         for name, new in fields.items():
@@ -145,7 +135,7 @@ class EpisodicMemory:
     def recall(
         self,
         query: Tensor,
-        values: Value | Tensor = "ic",
+        values: Tensor | None = None,
         temperature: float | None = None,
         gamma: float | None = None,
         top_k: int | None = None,
@@ -153,19 +143,16 @@ class EpisodicMemory:
         """Soft associative read (equations 15 to 17): queries (B, D) -> (B, ...), zeros from an empty memory.
 
         match_j = -mean((q - k_j)^2) / temperature, with the stored latents as keys; the mean makes a temperature fit
-        latents of any length. Only the `top_k` best matches are mixed. `values` names a field, or is a tensor (M, ...)
-        in the order of `records()`, for instance a later state or a critic's new estimate. Gradients reach the query
-        and the values. The other arguments default to the Config's.
+        latents of any length. Only the `top_k` best matches are mixed. `values` is a tensor (M, ...) in the order of
+        `records()`, for instance later states or a critic's estimates; None recalls the latents. Gradients reach the
+        query and the values. The other arguments default to the Config's.
         """
         if not self.size:
-            if isinstance(values, str):
-                return torch.zeros_like(query if values == "latent" else query[:, 0])
-            return values.new_zeros(len(query), *values.shape[1:])
+            return torch.zeros_like(query) if values is None else values.new_zeros(len(query), *values.shape[1:])
         temperature = self.config.temperature if temperature is None else temperature
         gamma = self.config.gamma if gamma is None else gamma
-        if isinstance(values, str):
-            values = self.store[values][: self.size]
         keys = self.store["latent"][: self.size]
+        values = keys if values is None else values
         with torch.no_grad():  # |q - k|^2 up to |q|^2, as one matrix product; exact distances only for the best
             nearness = 2 * query.float() @ keys.T - torch.linalg.vector_norm(keys, dim=1).square()
             best = nearness.topk(min(top_k or self.config.top_k, self.size), dim=1).indices
@@ -209,10 +196,8 @@ class EpisodicMemory:
         return Records.of({name: buffer[: self.size] for name, buffer in self.store.items()})
 
     def status(self) -> dict[str, float]:
-        """What the memory says of itself to the configurator."""
-        share, ic = (float(self.store[n][: self.size].float().mean()) if self.size else 0.0 for n in ("imagined", "ic"))
-        size, capacity = float(self.size), float(self.config.capacity)
-        return {"size": size, "capacity": capacity, "imagined_fraction": share, "mean_ic": ic}
+        """What the configurator may know of the memory."""
+        return {"size": float(self.size), "capacity": float(self.config.capacity)}
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """A copy of what is held, as flat tensors and ints."""
@@ -231,8 +216,7 @@ class EpisodicMemory:
 
     def _buffers(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
         """Uninitialised buffers (capacity, ...): the system commits their pages only as records arrive."""
-        shape = {name: () if name in ("ic", "tc") else value.shape[1:] for name, value in like.items()}
-        return {name: value.new_empty((self.config.capacity, *shape[name])) for name, value in like.items()}
+        return {name: value.new_empty((self.config.capacity, *value.shape[1:])) for name, value in like.items()}
 
     def _age(self) -> Tensor:
         """(M,) position of every record in the order of writing; the smallest is the oldest."""

@@ -1,10 +1,13 @@
 """Perception: s[0] = Enc(x). Pixels, sensors or both become a State (LeCun 2022, section 3, "Perception").
 
 Two shapes of latent stand behind the same Protocol: `vector` (one vector for the whole scene) and `spatial` (a feature
-map, flattened, in which what is local in the picture stays local). Interoceptive proprio are copied from the sensors,
-scaled, and have no parameters, so that a hard-wired cost keeps its meaning while the latent drifts in training.
+map, flattened, in which what is local in the picture stays local). Proprio is copied from the sensors, scaled, and has
+no parameters, so that a hard-wired cost keeps its meaning while the latent drifts in training.
 
-Shapes: B batch, C H W channels/rows/columns, F feature map side, D latent, S sensors, I proprio.
+Where one percept does not tell all, a perception has a carry from moment to moment (Protocol `types.Perception`). The
+encoder of this file has none.
+
+Shapes: B batch, E episodes, T time, C H W channels/rows/columns, F feature map side, D latent, S sensors, I proprio.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from modules.types import Observation, State
+from modules.blocks import flatten_map, fourier_features
+from modules.types import Observation, ObservationSpec, Perception, State
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,8 @@ class Config:
     """Settings of the encoder."""
 
     latent: Literal["vector", "spatial", "raw"] = "vector"
-    """Shape of the latent: one vector, or a feature map (needs pixels). raw: nothing is learned, the latent is what the
-    senses give: sensors scaled, pixels averaged over the cells of the map."""
+    """Shape of the latent: one vector, or a feature map (needs pixels). raw: no encoder is learned; the latent is the
+    scaled sensors, or the pixels averaged over the cells of the map."""
     size: int = 128
     """D of a vector latent."""
     channels: int = 16
@@ -39,38 +43,14 @@ class Config:
     stride: int = 7
     """Distance between patches, in pixels."""
     fourier_features: int = 0
-    """Sensors are also seen as sines and cosines of this many octaves, so that what changes within a small part of
-    their range (at a wall, round a corner) can be told apart (Fourier features, arXiv 2006.10739)."""
-
-
-@dataclass(frozen=True)
-class Senses:
-    """What the world offers to perceive: sizes, and which sensors are interoceptive."""
-
-    pixel_shape: tuple[int, int, int] | None = None
-    sensor_low: tuple[float, ...] = ()
-    sensor_high: tuple[float, ...] = ()
-    proprio_names: tuple[str, ...] = ()
-    proprio_index: tuple[int, ...] = ()
-    proprio_offset: tuple[float, ...] = ()
-    proprio_scale: tuple[float, ...] = ()
-    goal_proprio: tuple[int, ...] = ()
-    """Positions, among the proprio, of those in which a goal may be given."""
-
-
-def flatten_map(x: Tensor) -> Tensor:
-    """(B, C, F, F) -> (B, F*F*C). Channels last is how the convolutions hold their data, so nothing is copied."""
-    return x.permute(0, 2, 3, 1).flatten(1)
-
-
-def fourier_features(x: Tensor, octaves: int) -> Tensor:
-    """(..., S) in [-1, 1] -> (..., S * (1 + 2 * octaves)): x beside sin and cos of pi x, 2 pi x, 4 pi x, ..."""
-    waves = [2**k * torch.pi * x for k in range(octaves)]
-    return torch.cat([x, *(w.sin() for w in waves), *(w.cos() for w in waves)], -1)
+    """Octaves of sines and cosines of the sensors that the encoder also sees, so that it can resolve what changes
+    within a small part of their range, at a wall for instance (arXiv 2006.10739)."""
 
 
 class Encoder(nn.Module):
-    """Convolutions for pixels, an MLP for sensors, both at once when a world gives both."""
+    """Convolutions for pixels, an MLP for sensors, both at once when an environment gives both. It has no carry."""
+
+    context = 0
 
     sensor_offset: Tensor
     sensor_scale: Tensor
@@ -78,28 +58,30 @@ class Encoder(nn.Module):
     proprio_offset: Tensor
     proprio_scale: Tensor
 
-    def __init__(self, config: Config, senses: Senses) -> None:
+    def __init__(self, config: Config, spec: ObservationSpec) -> None:
         super().__init__()
-        if senses.pixel_shape is None and not senses.sensor_low:
-            raise ValueError("perception needs pixels or sensors, and this world gives neither: use a Box observation")
-        if config.latent == "spatial" and senses.pixel_shape is None:
-            raise ValueError("a spatial latent needs pixels, and this world has none: use --perception.latent vector")
-        self.config, self.senses = config, senses
-        low, high = torch.tensor(senses.sensor_low), torch.tensor(senses.sensor_high)
+        if spec.pixel_shape is None and not spec.sensor_low:
+            raise ValueError("perception needs pixels or sensors, and this environment has neither")
+        if config.latent == "spatial" and spec.pixel_shape is None:
+            raise ValueError(
+                "a spatial latent needs pixels, and this environment has none: use --perception.latent vector"
+            )
+        self.config, self.spec = config, spec
+        low, high = torch.tensor(spec.sensor_low), torch.tensor(spec.sensor_high)
         bounded = torch.isfinite(low) & torch.isfinite(high)
         self.register_buffer("sensor_offset", torch.where(bounded, (low + high) / 2, torch.zeros_like(low)))
         self.register_buffer("sensor_scale", torch.where(bounded, (high - low) / 2, torch.ones_like(low)))
-        self.register_buffer("proprio_index", torch.tensor(senses.proprio_index, dtype=torch.long))
-        self.register_buffer("proprio_offset", torch.tensor(senses.proprio_offset))
-        self.register_buffer("proprio_scale", torch.tensor(senses.proprio_scale))
+        self.register_buffer("proprio_index", torch.tensor(spec.proprio_index, dtype=torch.long))
+        self.register_buffer("proprio_offset", torch.tensor(spec.proprio_offset))
+        self.register_buffer("proprio_scale", torch.tensor(spec.proprio_scale))
 
         self.map_shape: tuple[int, int, int] | None = None
         """(C, F, F) of a spatial latent."""
         features = 0
-        cells = None if senses.pixel_shape is None else self._cells(config, senses.pixel_shape)
+        cells = None if spec.pixel_shape is None else self._cells(config, spec.pixel_shape)
         if config.latent == "raw":
             self.map_shape = cells
-            self.latent_size = math.prod(cells or (len(senses.sensor_low),))
+            self.latent_size = math.prod(cells or (len(spec.sensor_low),))
             return
         if cells is not None:
             channels, rows, columns = cells
@@ -114,7 +96,7 @@ class Encoder(nn.Module):
             )
             self.map_shape = (out, rows, columns)  # flattened with the channels last, see `flatten_map`
             features += out * rows * columns
-        sensors = len(senses.sensor_low)
+        sensors = len(spec.sensor_low)
         if sensors:
             out = self.map_shape[0] if config.latent == "spatial" and self.map_shape else config.hidden
             seen = sensors * (1 + 2 * config.fourier_features)
@@ -139,20 +121,21 @@ class Encoder(nn.Module):
     @property
     def proprio_size(self) -> int:
         """I."""
-        return len(self.senses.proprio_index)
+        return len(self.spec.proprio_index)
 
     def encode(self, observation: Observation) -> State:
         """Observation (B, ...) -> State (B, ...)."""
         if self.config.latent == "raw":
             return self._raw(observation)
         features, pixel_map = [], None
-        if observation.pixels is not None and self.senses.pixel_shape is not None:
+        if observation.pixels is not None and self.spec.pixel_shape is not None:
             # The centred scale keeps sparse bright things (a dot on black) as salient as broad ones.
-            x = observation.pixels.div(127.5).to(self.sensor_offset.dtype)
-            pixel_map = self.pixels(x.contiguous(memory_format=torch.channels_last))
+            # Bytes are re-ordered before they become floats: a quarter of the memory traffic, the same values.
+            x = observation.pixels.contiguous(memory_format=torch.channels_last).div(127.5)
+            pixel_map = self.pixels(x.to(self.sensor_offset.dtype))
             features.append(flatten_map(pixel_map))
         proprio = self._proprio(observation)
-        if observation.sensors is not None and self.senses.sensor_low:
+        if observation.sensors is not None and self.spec.sensor_low:
             scaled = (observation.sensors - self.sensor_offset) / self.sensor_scale
             sensed = self.sensors(fourier_features(scaled, self.config.fourier_features))
             if self.map_shape is not None and pixel_map is not None:
@@ -160,6 +143,22 @@ class Encoder(nn.Module):
             features.append(sensed)
         latent = torch.cat(features, 1)
         return State(latent if self.map_shape is not None else self.head(latent), proprio)
+
+    def initial(self, episodes: int) -> None:
+        """No carry."""
+
+    def observe(
+        self, carry: None, observation: Observation, last_action: Tensor | None, is_first: Tensor
+    ) -> tuple[None, State]:
+        """Encode this moment alone."""
+        return None, self.encode(observation)
+
+    def encode_window(self, observations: Observation, actions: Tensor | None = None) -> State:
+        """Observations (B, T, ...) -> State (B, T, ...), all moments at once."""
+        first = observations.pixels if observations.pixels is not None else observations.sensors
+        assert first is not None
+        state = self.encode(observations.map(lambda x: x.flatten(0, 1)))
+        return state.map(lambda x: x.unflatten(0, first.shape[:2]))
 
     def _raw(self, observation: Observation) -> State:
         if self.map_shape is not None and observation.pixels is not None:
@@ -179,61 +178,18 @@ class Encoder(nn.Module):
         return {"latent_size": float(self.latent_size), "proprio": float(self.proprio_size)}
 
 
-class StateEmbedding(nn.Module):
-    """A state as one vector of `size`, for heads that need the whole scene at once (critic, policy); each owns its own.
+def unroll(perception: Perception, observations: Observation, actions: Tensor | None) -> State:
+    """`encode_window` for any perception with a carry: observe moment by moment from an empty carry.
 
-    A spatial latent goes through one strided convolution, then all places at once through one linear layer.
+    observations (B, T, ...), actions (B, T - 1, K, A) -> State (B, T, ...).
     """
-
-    def __init__(
-        self, latent: int, proprio: int, map_shape: tuple[int, int, int] | None, size: int, width: int = 32
-    ) -> None:
-        super().__init__()
-        self.map_shape = map_shape
-        seen = latent
-        if map_shape is not None:
-            channels, rows, columns = map_shape
-            self.look = nn.Conv2d(channels, width, 3, stride=2, padding=1)
-            seen = width * ((rows + 1) // 2) * ((columns + 1) // 2)
-        self.head = nn.Linear(seen + proprio, size)
-
-    def forward(self, state: State) -> Tensor:
-        """State (..., D), (..., I) -> (..., size)."""
-        seen = state.latent
-        if self.map_shape is not None:
-            channels, rows, columns = self.map_shape
-            cells = seen.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
-            seen = flatten_map(nn.functional.silu(self.look(cells))).unflatten(0, state.batch_shape)
-        return self.head(torch.cat([seen, state.proprio], -1) if state.proprio.shape[-1] else seen)
-
-
-class ProprioEmbedding(nn.Module):
-    """The same for a goal that is given in proprio: nothing else of its state is read."""
-
-    def __init__(self, index: tuple[int, ...], size: int, octaves: int = 0) -> None:
-        super().__init__()
-        self.index, self.octaves = list(index), octaves
-        self.head = nn.Linear(len(index) * (1 + 2 * octaves), size)
-
-    def forward(self, goal: State) -> Tensor:
-        """State (..., I) -> (..., size)."""
-        return self.head(fourier_features(goal.proprio[..., self.index], self.octaves))
-
-
-class LastRead(nn.Module):
-    """Keeps what was read last: acting reads the same goal at every step. What is kept ends when the weights change."""
-
-    def __init__(self, reader: nn.Module) -> None:
-        super().__init__()
-        self.reader = reader
-        self._weights = tuple(reader.parameters())
-        self._last: tuple[State, int, Tensor] | None = None
-
-    def forward(self, state: State) -> Tensor:
-        """As the reader's."""
-        if torch.is_grad_enabled():
-            return self.reader(state)
-        version = sum(w._version for w in self._weights)
-        if self._last is None or self._last[0] is not state or self._last[1] != version:
-            self._last = state, version, self.reader(state)
-        return self._last[2]
+    first = observations.pixels if observations.pixels is not None else observations.sensors
+    assert first is not None
+    batch, length = first.shape[:2]
+    carry, states = perception.initial(batch), []
+    for t in range(length):
+        last = None if t == 0 or actions is None else actions[:, t - 1, -1]
+        is_first = torch.full((batch,), t == 0, device=first.device)
+        carry, state = perception.observe(carry, observations.map(lambda x, t=t: x[:, t]), last, is_first)
+        states.append(state)
+    return State.stack(states, 1)

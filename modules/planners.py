@@ -4,8 +4,8 @@ Step 5 of the Mode-2 episode (LeCun 2022, section 3.1.2). A planner proposes can
 improves; it knows neither agent, world model nor cost.
 
 Shapes: E episodes, N candidates, H imagined steps, K primitive actions in a step, A action, V searched variables (one
-for every `hold` primitive actions, V = H * K / hold). Widths and steps of the Config are in units of half the range of
-every action dimension; `elite_std` is in the units of the actions.
+for every `action_repeat` primitive actions, V = H * K / action_repeat). Widths and steps of the Config are in units of
+half the range of every action dimension.
 
 The noise of one iteration is drawn once, for N candidates, and shared by all E episodes (common random numbers). So the
 plan of an episode depends on its own energies and the generator only, not on the episodes that are planned beside it: a
@@ -22,7 +22,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from modules.types import ActionSpace, Plan, Planner, PlannerName
+from modules.types import Actions, Float, Plan, Planner
 
 
 @dataclass(frozen=True)
@@ -58,50 +58,46 @@ class Config:
 class Grid:
     """The searched variables (..., V, A) and the candidates (..., H, K, A) that they stand for."""
 
-    def __init__(self, config: Config, space: ActionSpace, start: Tensor) -> None:
+    def __init__(self, config: Config, actions: Actions, start: Float[Tensor, "E H K A"]) -> None:
         _, self.steps, self.block, size = start.shape
-        self.hold = self.block if config.action_repeat is None else config.action_repeat
-        if self.block % self.hold:
-            raise ValueError(
-                f"planner setting action_repeat={self.hold} must divide the action block of {self.block} actions"
-            )
-        assert size == space.size, f"the start has {size} action dimensions, the action space has {space.size}"
-        self.space = space
-        self.variables = self.steps * self.block // self.hold
-        low, high = start.new_tensor(space.low), start.new_tensor(space.high)
-        # A norm ball may be the tighter bound, or the only one.
-        self.unit = ((high - low) / 2).clamp(max=float("inf") if space.max_norm is None else space.max_norm)
+        self.repeat = self.block if config.action_repeat is None else config.action_repeat
+        if self.block % self.repeat:
+            given = f"planner setting action_repeat={self.repeat}"
+            raise ValueError(f"{given} must divide the action block of {self.block} actions")
+        assert size == actions.size, f"the start has {size} action dimensions, the action space has {actions.size}"
+        self.actions, self.unit = actions, actions.unit(start)
+        self.variables = self.steps * self.block // self.repeat
         if not self.unit.isfinite().all():
-            raise ValueError(f"a planner needs a bounded action space; {space} is not bounded")
+            raise ValueError(f"a planner needs a bounded action space; {actions} is not bounded")
         # x[v] = beta x[v-1] + sqrt(1 - beta^2) e[v], x[0] = e[0], written as one matrix: unit variance everywhere.
         index = torch.arange(self.variables, device=start.device, dtype=start.dtype)
         smooth = (config.noise_beta ** (index - index[:, None]).clamp(min=0)).triu()
         smooth[1:] *= (1 - config.noise_beta**2) ** 0.5
         self.smooth = torch.kron(smooth, torch.eye(size).to(smooth)) if config.noise_beta else None
 
-    def noise(self, samples: int, generator: Generator) -> Tensor:
+    def noise(self, samples: int, generator: Generator) -> Float[Tensor, "N V A"]:
         """Unit noise (N, V, A), one draw for all episodes."""
         noise = self.unit.new_empty(samples, self.variables * len(self.unit)).normal_(generator=generator)
         return (noise if self.smooth is None else noise @ self.smooth).view(samples, self.variables, -1)
 
-    def expand(self, variables: Tensor) -> Tensor:
+    def expand(self, variables: Float[Tensor, "*E V A"]) -> Float[Tensor, "*E H K A"]:
         """Project (..., V, A) into the action space and hold every action: (..., H, K, A)."""
-        held = torch.cat((self.space.clip(variables),) * self.hold, -1)  # much faster than expand and contiguous
+        held = torch.cat((self.actions.project(variables),) * self.repeat, -1)  # much faster than expand and contiguous
         return held.view(*variables.shape[:-2], self.steps, self.block, variables.shape[-1])
 
-    def fold(self, actions: Tensor) -> Tensor:
+    def fold(self, actions: Float[Tensor, "*E H K A"]) -> Float[Tensor, "*E V A"]:
         """Mean over every hold: (..., H, K, A) -> (..., V, A). The inverse of `expand` where actions are held."""
-        return actions.reshape(*actions.shape[:-3], self.variables, self.hold, actions.shape[-1]).mean(-2)
+        return actions.reshape(*actions.shape[:-3], self.variables, self.repeat, actions.shape[-1]).mean(-2)
 
 
-def first(space: ActionSpace, start: Tensor, samples: int, iterations: int) -> Plan:
+def first(actions: Actions, start: Float[Tensor, "E H K A"], samples: int, iterations: int) -> Plan:
     """The start (E, H, K, A) inside the action space, as a plan that any finite energy beats."""
     if samples < 1 or iterations < 1:
         raise ValueError(f"a planner needs samples >= 1 and iterations >= 1, got {samples} and {iterations}")
-    return Plan(space.clip(start.detach()), start.new_full(start.shape[:1], float("inf")))
+    return Plan(actions.project(start.detach()), start.new_full(start.shape[:1], float("inf")))
 
 
-def usable(energy: Tensor) -> tuple[Tensor, int]:
+def usable(energy: Float[Tensor, "E N"]) -> tuple[Float[Tensor, "E N"], int]:
     """Energies (E, N) with +inf for what is not finite, and how many those are."""
     energy = energy.detach()
     if math.isfinite(energy.sum()):  # the usual case, in one pass
@@ -116,7 +112,7 @@ def usable(energy: Tensor) -> tuple[Tensor, int]:
     return energy.masked_fill(~finite, float("inf")), int((~finite).sum())
 
 
-def better(plan: Plan, candidates: Tensor, energy: Tensor) -> Plan:
+def better(plan: Plan, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> Plan:
     """The best of the plan so far and the candidates (E, N, H, K, A) with energies (E, N), per episode."""
     least, index = energy.min(1)
     index = index.view(-1, 1, 1, 1, 1).expand(-1, 1, *candidates.shape[2:])
@@ -124,7 +120,9 @@ def better(plan: Plan, candidates: Tensor, energy: Tensor) -> Plan:
     return Plan(actions, torch.minimum(least, plan.energy))
 
 
-def fit_elites(candidates: Tensor, energy: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+def fit_elites(
+    candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"], config: Config
+) -> tuple[Float[Tensor, "E H K A"], Float[Tensor, "E H K A"]]:
     """CEM: mean and standard deviation of the elites, (E, H, K, A) each."""
     count = max(2, round(config.elites * energy.shape[1]))
     least, index = energy.topk(min(count, energy.shape[1]), dim=1, largest=False)
@@ -134,7 +132,9 @@ def fit_elites(candidates: Tensor, energy: Tensor, config: Config) -> tuple[Tens
     return mean, spread
 
 
-def fit_softmin(candidates: Tensor, energy: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+def fit_softmin(
+    candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"], config: Config
+) -> tuple[Float[Tensor, "E H K A"], Float[Tensor, "E H K A"]]:
     """MPPI: mean and standard deviation under weights ~ exp(-(F - Fmin) / (temperature * std F)), (E, H, K, A) each.
 
     With the std over the episode's finite energies, scaling or shifting the cost does not change the search.
@@ -161,30 +161,31 @@ class Sampling:
     Both planners of this file raise FloatingPointError when all energies of an episode are non-finite.
     """
 
+    needs_gradient = False
+
     def __init__(
         self,
         fit: Callable[[Tensor, Tensor, Config], tuple[Tensor, Tensor]],
         anneal: bool,
         config: Config,
-        space: ActionSpace,
-        start: Tensor,
+        actions: Actions,
+        start: Float[Tensor, "E H K A"],
         samples: int,
         iterations: int,
         generator: Generator,
     ) -> None:
         """Start (E, H, K, A); `samples` is N; the generator advances once per iteration."""
         self.fit, self.config, self.samples, self.generator = fit, config, samples, generator
-        self.grid = Grid(config, space, start)
-        self.plan = first(space, start, samples, iterations)
+        self.grid = Grid(config, actions, start)
+        self.plan = first(actions, start, samples, iterations)
         self.mean = self.grid.fold(self.plan.actions)
         self.std = (config.initial_std * self.grid.unit).expand_as(self.mean)
         self.floor = config.min_std * self.grid.unit
         self.shrink = (config.min_std / config.initial_std) ** (1 / max(1, iterations - 1)) if anneal else None
-        self.iteration = self.nonfinite = 0
-        self.elite_std = self.std.mean()
+        self.iteration = 0
         self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
 
-    def ask(self) -> Tensor:
+    def ask(self) -> Float[Tensor, "E N H K A"]:
         """Candidates (E, N, H, K, A)."""
         noise = self.grid.noise(self.samples, self.generator)
         if self.iteration:
@@ -194,13 +195,12 @@ class Sampling:
         return candidates
 
     @torch.no_grad()
-    def tell(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> None:
         """Move the distribution towards the candidates (E, N, H, K, A) with low energies (E, N)."""
-        energy, lost = usable(energy)
-        self.nonfinite += lost
+        energy, _ = usable(energy)
         self.candidates, self.energy, self.plan = candidates, energy, better(self.plan, candidates, energy)
         mean, spread = self.grid.fold(torch.stack(self.fit(candidates, energy, self.config)))
-        self.elite_std, keep = spread.mean(), self.config.momentum
+        keep = self.config.momentum
         if keep:
             mean, spread = mean + keep * (self.mean - mean), spread + keep * (self.std - spread)
         std = spread if self.shrink is None else self.shrink * self.std
@@ -208,7 +208,7 @@ class Sampling:
         self.iteration += 1
 
     def best(self) -> Plan:
-        """The best plan seen so far; before any `improve` the start, with infinite energy."""
+        """The best plan seen so far; before any `tell` the start, with infinite energy."""
         return self.plan
 
 
@@ -218,34 +218,40 @@ class Gradient:
     Every step is projected into the action space. A descent without a finite energy begins again at the best plan.
     """
 
+    needs_gradient = True
+
     def __init__(
-        self, config: Config, space: ActionSpace, start: Tensor, samples: int, iterations: int, generator: Generator
+        self,
+        config: Config,
+        actions: Actions,
+        start: Float[Tensor, "E H K A"],
+        samples: int,
+        iterations: int,
+        generator: Generator,
     ) -> None:
         self.config, self.iterations = config, iterations
-        self.grid = Grid(config, space, start)
-        self.plan = first(space, start, samples, iterations)
+        self.grid = Grid(config, actions, start)
+        self.plan = first(actions, start, samples, iterations)
         noise = config.initial_std * self.grid.unit * self.grid.noise(samples, generator)
         noise[0] = 0
-        self.variables = space.clip(self.grid.fold(self.plan.actions)[:, None] + noise)
+        self.variables = actions.project(self.grid.fold(self.plan.actions)[:, None] + noise)
         self.slope = self.curvature = torch.zeros_like(self.variables)
-        self.iteration = self.nonfinite = 0
-        self.elite_std = self.variables.std(1, correction=0).mean()
+        self.iteration = 0
         self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
 
-    def ask(self) -> Tensor:
+    def ask(self) -> Float[Tensor, "E N H K A"]:
         """Candidates (E, N, H, K, A), leaves of the graph that require grad."""
         candidates = self.grid.expand(self.variables)
         if self.iteration == 0:
             candidates[:, 0] = self.plan.actions  # the start itself, also where it does not hold its actions
         return candidates.requires_grad_()
 
-    def tell(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> None:
         """One step of Adam on the candidates (E, N, H, K, A) from their energies (E, N)."""
         assert energy.requires_grad, "the gradient planner needs energies computed with autograd: leave torch.no_grad()"
         (gradient,) = torch.autograd.grad(energy.sum(), candidates)
         with torch.no_grad():
             energy, lost = usable(energy)
-            self.nonfinite += lost
             self.candidates, self.energy = candidates.detach(), energy
             self.plan = better(self.plan, self.candidates, energy)
             # A mean over the hold, not the sum: Adam ignores the factor. NaN, as from the root of zero, makes no step.
@@ -260,31 +266,38 @@ class Gradient:
             if lost:
                 again = self.grid.fold(self.plan.actions)[:, None]
                 moved = torch.where(energy.isfinite()[:, :, None, None], moved, again)
-            self.variables = self.grid.space.clip(moved)
-            self.elite_std = self.variables.std(1, correction=0).mean()
+            self.variables = self.grid.actions.project(moved)
 
     def best(self) -> Plan:
-        """The best plan seen so far; before any `improve` the start, with infinite energy."""
+        """The best plan seen so far; before any `tell` the start, with infinite energy."""
         return self.plan
 
 
 class Unsearched:
-    """One random plan, whatever it costs: the planner to compare planners with."""
+    """One random plan, whatever it costs: the baseline of a search."""
+
+    needs_gradient = False
 
     def __init__(
-        self, config: Config, space: ActionSpace, start: Tensor, samples: int, iterations: int, generator: Generator
+        self,
+        config: Config,
+        actions: Actions,
+        start: Float[Tensor, "E H K A"],
+        samples: int,
+        iterations: int,
+        generator: Generator,
     ) -> None:
         """As the others; `samples` changes nothing."""
-        grid = Grid(config, space, start)
+        grid = Grid(config, actions, start)
         noise = config.initial_std * grid.unit * grid.noise(1, generator)
-        self.candidates = grid.expand(noise + grid.fold(space.clip(torch.zeros_like(start)))[:, None])
+        self.candidates = grid.expand(noise + grid.fold(actions.project(torch.zeros_like(start)))[:, None])
         self.energy = start.new_full((len(start), 1), float("inf"))
 
-    def ask(self) -> Tensor:
+    def ask(self) -> Float[Tensor, "E N H K A"]:
         """The plan, (E, 1, H, K, A)."""
         return self.candidates
 
-    def tell(self, candidates: Tensor, energy: Tensor) -> None:
+    def tell(self, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> None:
         """Note what it costs."""
         self.energy = energy.detach()
 
@@ -295,7 +308,7 @@ class Unsearched:
 
 CEM = partial(Sampling, fit_elites, False)
 MPPI = partial(Sampling, fit_softmin, True)
-PLANNERS: dict[PlannerName, Callable[..., Planner]] = {
+PLANNERS: dict[str, Callable[..., Planner]] = {
     "cem": CEM,
     "mppi": MPPI,
     "gradient": Gradient,

@@ -1,24 +1,71 @@
-"""The words that the modules share: percepts, states, directives, plans, thoughts, and the Protocols.
+"""The words that the modules share: percepts, states, imagined futures, directives, plans, decisions; and Protocols.
 
 Shapes: B batch, E episodes acting at once, N candidate plans, T time, H imagined steps (one action block each),
-K primitive actions in a block, A action, D latent, I proprio, S sensors. Batch axes come first, time after
-them, features last; pixels are (..., channels, rows, columns).
+K primitive actions in a block, A numbers of one primitive action, D latent, I proprio, S sensors, Z latent variable,
+J drives. Batch axes come first, time after them, features last; pixels are (..., channels, rows, columns). Action t
+leads from observation t to observation t + 1.
 
-Symbols follow LeCun, "A Path Towards Autonomous Machine Intelligence" (2022): percept x, state s, action a, cost C,
-intrinsic cost IC, trainable cost (critic) TC, energy F.
+Symbols follow LeCun, "A Path Towards Autonomous Machine Intelligence" (2022): percept x, state s, action a, latent
+variable z, cost C, intrinsic cost IC, trainable cost (critic) TC, energy F.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Generator, Tensor
 
-PlannerName = Literal["cem", "mppi", "gradient", "random"]
+if TYPE_CHECKING:
+    from typing import Annotated as Float
+else:
+    try:
+        from jaxtyping import Float
+    except ImportError:  # only tests check shapes; elsewhere Float[Tensor, "B D"] is a comment
+        from typing import Annotated as Float  # noqa: F401
+
 EnergyName = Literal["terminal", "literal", "last"]
+
+
+# What the environment offers
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """What an environment lets the agent perceive: sizes, ranges, and which sensors are proprio."""
+
+    pixel_shape: tuple[int, int, int] | None = None
+    """(C, H, W) or None."""
+    sensor_low: tuple[float, ...] = ()
+    sensor_high: tuple[float, ...] = ()
+    proprio_names: tuple[str, ...] = ()
+    proprio_index: tuple[int, ...] = ()
+    """Position of each proprio in the sensor vector."""
+    proprio_offset: tuple[float, ...] = ()
+    proprio_scale: tuple[float, ...] = ()
+    """proprio = (sensor - offset) / scale."""
+    goal_proprio: tuple[int, ...] = ()
+    """Positions, among the proprio, of those in which a goal may be given."""
+
+
+@dataclass(frozen=True)
+class BodySpec:
+    """What intrinsic drives need to know of the body: limits of actions, names of proprio, the scale of goals."""
+
+    actions: Actions
+    proprio_names: tuple[str, ...] = ()
+    goal_proprio: tuple[int, ...] = ()
+    """Proprio in which goals are given; without any, goals are compared in the latent."""
+    goal_scale: float = 1.0
+    """Squared distance at which the goal drive reaches 1 - 1/e."""
+    saturate: bool = True
+    """Goal drive 1 - exp(-d / goal_scale); otherwise d / goal_scale."""
+
+
+# Percepts and states
 
 
 @dataclass(frozen=True)
@@ -28,13 +75,16 @@ class Observation:
     pixels: Tensor | None = None
     """(..., C, H, W) uint8."""
     sensors: Tensor | None = None
-    """(..., S) float32, in the world's own units."""
+    """(..., S) float32, in the environment's own units."""
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Observation:
         """Apply f to every tensor."""
         return Observation(
             None if self.pixels is None else f(self.pixels), None if self.sensors is None else f(self.sensors)
         )
+
+    def __getitem__(self, index: Any) -> Observation:
+        return self.map(lambda x: x[index])
 
     @property
     def batch(self) -> int:
@@ -46,7 +96,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class State:
-    """A representation s: a learned latent, and interoceptive proprio that are copied from sensors, never learned."""
+    """A representation s: a learned latent, and proprio (joints, energy, pain) that is copied and never learned."""
 
     latent: Tensor
     """(..., D). A spatial latent is a flattened feature map."""
@@ -80,44 +130,83 @@ class State:
         return State(torch.cat([s.latent for s in states], dim), torch.cat([s.proprio for s in states], dim))
 
 
+@runtime_checkable
+class Embedding(Protocol):
+    """A module from State (..., D) to a vector: what a head reads of a state."""
+
+    def __call__(self, state: State, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """The state to reach, with what heads have read of it: acting asks the same questions at every step.
+
+    Embeddings are valid for the weights they were computed with. Whoever changes weights makes a new Goal
+    (see `agent.agent.Agent.weights_changed`).
+    """
+
+    state: State
+    """(E, ...)."""
+    memo: dict[Embedding, Tensor] = field(default_factory=dict)
+
+    def embedded(self, embed: Embedding) -> Tensor:
+        """`embed(state)`, (E, ...), computed once; always anew where gradients are recorded."""
+        if torch.is_grad_enabled():
+            return embed(self.state)
+        if embed not in self.memo:
+            self.memo[embed] = embed(self.state)
+        return self.memo[embed]
+
+    def __getitem__(self, index: Any) -> Goal:
+        return Goal(self.state[index], {k: v[index] for k, v in self.memo.items()})
+
+
 @dataclass(frozen=True)
-class ActionSpace:
-    """The actions a world accepts: a box, and where the world says so, a ball inside it."""
+class Imagined:
+    """What a rollout returns, and all that a cost may look at."""
 
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    max_norm: float | None = None
-    """Largest Euclidean norm of one primitive action, or None."""
+    states: State
+    """(..., H, D) s[1..H]."""
+    actions: Tensor | None
+    """(..., H, K, A) the block that led to each of the states, or None for states that no action has reached."""
+    z: Tensor | None = None
+    """(..., H, Z) latent variables, where the world model has some."""
+    disagreement: Tensor | None = None
+    """(..., H) how far the members of an ensemble are apart, where the world model is one."""
 
-    @property
-    def size(self) -> int:
-        """A."""
-        return len(self.low)
+    def map(self, f: Callable[[Tensor], Tensor]) -> Imagined:
+        """Apply f to every tensor; f must act on leading axes only."""
+        rest = (None if x is None else f(x) for x in (self.actions, self.z, self.disagreement))
+        return Imagined(self.states.map(f), *rest)
 
-    def clip(self, actions: Tensor) -> Tensor:
-        """Project (..., A) into the box, then into the ball. Differentiable almost everywhere."""
-        if len(set(self.low)) == 1 and len(set(self.high)) == 1:  # the usual case, and half the time of the other
-            actions = actions.clamp(self.low[0], self.high[0])
-        else:
-            low = torch.as_tensor(self.low, dtype=actions.dtype, device=actions.device)
-            high = torch.as_tensor(self.high, dtype=actions.dtype, device=actions.device)
-            actions = torch.maximum(torch.minimum(actions, high), low)
-        if self.max_norm is None:
-            return actions
-        norm = torch.linalg.vector_norm(actions, dim=-1, keepdim=True)
-        return actions * (self.max_norm / norm.clamp(min=self.max_norm))
+    def but(self, **changes: Any) -> Imagined:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+# Tasks and directives
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is wanted of the agent: a goal percept and, optionally, weights that override the configured ones."""
+
+    goal: Observation | None = None
+    """(E, ...) a percept of the environment with the goal reached."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Weights of drives by name."""
 
 
 @dataclass(frozen=True)
 class Directive:
     """What the configurator emits and every other module obeys; nothing else modulates a module at run time."""
 
-    goal: State | None
-    """(E, ...) the state to reach, or None when the task has no goal."""
+    goal: Goal | None
+    """(E, ...) the state to reach, or None when there is no goal."""
     weights: Mapping[str, float]
-    """u_i: weight of each intrinsic drive by name; a drive that is not named has weight 0."""
-    critic_weight: float
-    """v: weight of the trainable cost at the end of an imagined path. 0 turns the critic off."""
+    """u_j: weight of each intrinsic drive by name; a drive that is not named has weight 0."""
+    critic_weights: Mapping[str, float]
+    """v_j: weight of each head of the trainable cost by drive; without any that is not 0 the critic is not asked."""
     discount: float
     """gamma of the critic, per imagined step."""
     energy: EnergyName
@@ -125,7 +214,7 @@ class Directive:
     `last`: nothing counts but where the plan ends."""
     mode: Literal[1, 2]
     """1: act by the policy, without search. 2: plan."""
-    planner: PlannerName
+    planner: str
     horizon: int
     """H, in action blocks."""
     samples: int
@@ -136,6 +225,34 @@ class Directive:
     """Primitive actions executed before the next plan."""
     warm_start: bool = True
     """Start the search from the shifted last plan."""
+
+    def but(self, **changes: Any) -> Directive:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the configurator decides on: everything that it may look at."""
+
+    state: State
+    """(E, ...) s[0]."""
+    task: Task
+    goal: Goal | None
+    """(E, ...) the encoded goal of the task."""
+    status: Mapping[str, Mapping[str, float]]
+    """What every module reports of itself."""
+    memory: Any = None
+    """The episodic memory (see `modules.memory.EpisodicMemory`), to draw subgoals from."""
+    replan: Tensor | None = None
+    """(E,) bool: episodes that will plan now."""
+    last: Directive | None = None
+    """The directive of the decision before, in the same episodes."""
+    generator: Generator | None = None
+    """For a configurator that draws."""
+
+
+# Plans, costs, decisions
 
 
 @dataclass(frozen=True)
@@ -149,109 +266,194 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class PathCost:
-    """The cost of imagined paths, term by term. Leading axes are those of the paths."""
+class TrajectoryCost:
+    """The cost of imagined trajectories, term by term. Leading axes are those of the trajectories."""
 
     drives: dict[str, Tensor]
     """Weighted IC by drive name, each (..., H)."""
     critic: Tensor
-    """Weighted, discounted TC, (..., H); zero where the critic is not asked."""
+    """Weighted, discounted TC, summed over drives, (..., H); zero where the critic is not asked."""
     energy: Tensor
     """F, (...): the sum of everything above."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """All that one decision was made of. Logs, reports and pictures are drawn from Decisions and nothing else."""
+    """The record of one decision: everything that it was made of. Logs, recordings and reports are made from it."""
 
-    steps: tuple[str, ...]
-    """The steps of the paper's Mode-1 or Mode-2 episode in the order in which they ran."""
     mode: int
     state: State
     """(E, ...) s[0]."""
     directive: Directive
-    cost: PathCost
+    cost: TrajectoryCost
     """Cost of s[0] itself (H = 1)."""
     action: Tensor
-    """(E, A) the primitive action sent to the world."""
+    """(E, A) the primitive action sent to the environment."""
     replanned: bool
-    """False when the action is the next one of an earlier plan."""
+    """Whether any episode planned now; otherwise every action is the next one of an earlier plan."""
     milliseconds: float
+    time: Tensor | None = None
+    """(E,) primitive actions since each episode began."""
+    episode: Tensor | None = None
+    """(E,) a number for each episode, which no other episode of this agent has."""
     surprise: Tensor | None = None
-    """(E,) how far s[0] is from the first state that the plan under way imagined; None at any other moment than its."""
+    """(E,) one-step prediction error of the last action block, NaN where no block ends now; None where none does."""
     plan: Plan | None = None
+    """The plan under way."""
     proposal_energy: Tensor | None = None
     """(E,) energy of the first proposal, before any improvement."""
-    imagined: State | None = None
-    """(E, H, ...) states imagined under the chosen plan."""
-    plan_cost: PathCost | None = None
+    imagined: Imagined | None = None
+    """(E, H, ...) imagined under the chosen plan."""
+    plan_cost: TrajectoryCost | None = None
     """Cost of the chosen plan, leading axes (E,)."""
     candidates: Plan | None = None
     """The candidates of the last iteration: actions (E, N, H, K, A), energy (E, N), in the order of the search."""
-    statuses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """What every module said of itself to the configurator."""
+    status: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What every module reported of itself to the configurator."""
 
     def but(self, **changes: Any) -> Decision:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is wanted of the agent: a goal percept and, optionally, weights that override the configured ones."""
-
-    goal: Observation | None
-    """(E, ...) a percept of the world with the goal reached."""
-    weights: Mapping[str, float] = field(default_factory=dict)
+# Protocols: what a module has to offer to be composed with the others
 
 
-class Embedding(Protocol):
-    """A module from State (..., D) to a vector: what a head knows of a state."""
+@runtime_checkable
+class Actions(Protocol):
+    """An action space as verbs. Nobody else computes centres, ranges or one-hot vectors."""
 
-    def __call__(self, state: State, /) -> Tensor: ...
+    @property
+    def size(self) -> int:
+        """A: numbers of one primitive action."""
+        ...
+
+    def project(self, actions: Tensor) -> Tensor:
+        """(..., A) -> the nearest action that can be executed, (..., A)."""
+        ...
+
+    def rest(self, like: Tensor) -> Tensor:
+        """The action that a search begins with, (A,), with the dtype and device of `like`."""
+        ...
+
+    def unit(self, like: Tensor) -> Tensor:
+        """The natural width of each number, (A,): widths and steps of a search are in these units."""
+        ...
+
+    def features(self, actions: Tensor) -> Tensor:
+        """(..., A) -> what networks see, (..., A), of about unit size."""
+        ...
+
+    def scale(self, features: Tensor) -> Tensor:
+        """The inverse of `features`, without projection: (..., A) -> (..., A)."""
+        ...
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """What a network gives, (..., A) -> an action that can be executed, (..., A)."""
+        ...
+
+    def primitives(self) -> Tensor:
+        """Some actions that stand for all, (N, A): rest first, then full strength, then weaker ones."""
+        ...
+
+    def to_env(self, actions: NDArray) -> NDArray:
+        """(..., A) in the form that the environment's `step` takes."""
+        ...
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Mean squared difference in units of the natural width: (..., A), (..., A) -> scalar."""
+        ...
 
 
 @runtime_checkable
 class Perception(Protocol):
-    """s[0] = Enc(x)."""
+    """s[0] = Enc(x), with a carry from moment to moment where a single percept does not tell all."""
 
-    def encode(self, observation: Observation) -> State: ...
+    context: int
+    """Observations before a moment that its state depends on; 0 for an encoder without memory."""
+
+    def initial(self, episodes: int) -> Any:
+        """The carry of E episodes before their first observation."""
+        ...
+
+    def observe(
+        self, carry: Any, observation: Observation, last_action: Tensor | None, is_first: Tensor
+    ) -> tuple[Any, State]:
+        """One moment: observation (E, ...), last action (E, A), is_first (E,) bool -> carry, State (E, ...)."""
+        ...
+
+    def encode_window(self, observations: Observation, actions: Tensor | None = None) -> State:
+        """Windows (B, T, ...), and the blocks (B, T - 1, K, A) between their moments -> State (B, T, ...)."""
+        ...
 
     def status(self) -> dict[str, float]: ...
 
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """s[t+1] = Pred(s[t], a[t]); one imagined step covers a block of K primitive actions."""
+    """s[t+1] = Pred(s[t], a[t], z[t]); one imagined step covers a block of K primitive actions."""
 
     action_block: int
+    """K."""
+    z_size: int
+    """Z: numbers of the latent variable; 0 for a deterministic model."""
 
-    def predict(self, state: State, actions: Tensor) -> State:
-        """One step: state (B, ...), actions (B, K, A) -> state (B, ...)."""
+    def predict(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> State:
+        """One step: state (B, ...), actions (B, K, A), z (B, Z) -> state (B, ...)."""
         ...
 
-    def rollout(self, state: State, actions: Tensor) -> State:
-        """Open loop: state (B, ...), actions (B, H, K, A) -> states s[1:H+1], (B, H, ...)."""
+    def rollout(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> Imagined:
+        """Open loop: state (B, ...), actions (B, H, K, A), z (B, H, Z) -> (B, H, ...). context: read from memory."""
         ...
 
     def status(self) -> dict[str, float]: ...
 
 
 @runtime_checkable
+class Drive(Protocol):
+    """One intrinsic cost IC_j: no parameters, computable and differentiable on imagined states."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float:
+        """u_j when no task says otherwise."""
+        ...
+
+    @property
+    def floor(self) -> float:
+        """No task can weigh it less: a guardrail has a floor above 0."""
+        ...
+
+    def __call__(self, imagined: Imagined, goal: State | None) -> Tensor:
+        """Imagined (..., H, D), a goal that broadcasts against it -> (..., H)."""
+        ...
+
+
+@runtime_checkable
 class Cost(Protocol):
     """C(s) = IC(s) + TC(s)."""
 
-    def path(self, states: State, actions: Tensor, directive: Directive) -> PathCost:
-        """Cost of states (E, ..., H, D) reached by actions (E, ..., H, K, A); goal of the directive (E, D)."""
+    def trajectory(self, imagined: Imagined, directive: Directive) -> TrajectoryCost:
+        """Cost of imagined trajectories (E, ..., H, D); goal of the directive (E, D)."""
         ...
 
-    def here(self, state: State, directive: Directive) -> PathCost:
+    def state(self, state: State, directive: Directive) -> TrajectoryCost:
         """Cost of states (E, D) themselves, H = 1."""
         ...
 
     def status(self) -> dict[str, float]: ...
 
 
+@runtime_checkable
+class Configurator(Protocol):
+    """Sets every other module to the task."""
+
+    def configure(self, situation: Situation) -> Directive: ...
+
+
+@runtime_checkable
 class Planner(Protocol):
     """Pure search over action sequences by asking and telling; it knows neither model nor cost."""
 
@@ -259,15 +461,21 @@ class Planner(Protocol):
     """(E, N, H, K, A) the candidates of the last iteration."""
     energy: Tensor
     """(E, N) and their energies."""
+    needs_gradient: bool
+    """Whether `tell` differentiates the energies with respect to the candidates."""
 
     def ask(self) -> Tensor:
-        """The next candidates, (E, N, H, K, A), inside the action space. The gradient planner's require grad."""
+        """The next candidates, (E, N, H, K, A), inside the action space."""
         ...
 
     def tell(self, candidates: Tensor, energy: Tensor) -> None:
-        """Learn from the energies (E, N) of the candidates just proposed."""
+        """Learn from the energies (E, N) of the candidates just asked for."""
         ...
 
     def best(self) -> Plan:
         """The best plan seen so far, never worse than the first proposal."""
         ...
+
+
+PlannerFactory = Callable[[Actions, Tensor, int, int, Generator], Planner]
+"""(actions, start (E, H, K, A), samples, iterations, generator) -> a planner that begins at start."""

@@ -9,13 +9,13 @@ Shapes: B batch, H steps, K primitive actions a step, A action, D latent, I prop
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from modules.types import ActionSpace, State
+from modules.blocks import MapShape, mlp, unflatten_map
+from modules.types import Actions, Imagined, State
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,7 @@ class MLPPredictor(nn.Module):
 
     def __init__(self, config: Config, latent: int, proprio: int, action: int) -> None:
         super().__init__()
-        sizes = [latent + proprio + action, *[config.hidden] * config.depth]
-        layers: list[nn.Module] = []
-        for a, b in pairwise(sizes):
-            layers += [nn.Linear(a, b), nn.SiLU()]
-        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], latent + proprio))
+        self.net = mlp([latent + proprio + action, *[config.hidden] * config.depth, latent + proprio])
         self.split = [latent, proprio]
 
     def forward(self, state: State, action: Tensor) -> State:
@@ -71,7 +67,7 @@ class GRUPredictor(nn.Module):
 class ConvPredictor(nn.Module):
     """Local rules: every cell of the map changes as its neighbourhood and the action say."""
 
-    def __init__(self, config: Config, map_shape: tuple[int, int, int], proprio: int, action: int) -> None:
+    def __init__(self, config: Config, map_shape: MapShape, proprio: int, action: int) -> None:
         super().__init__()
         self.map_shape = map_shape
         channels, width = map_shape[0], config.width
@@ -86,9 +82,7 @@ class ConvPredictor(nn.Module):
     def forward(self, state: State, action: Tensor) -> State:
         """State (B, ...), action (B, K*A) -> change (B, ...)."""
         condition = torch.cat([state.proprio, action], -1)
-        channels, rows, columns = self.map_shape
-        # The latent is flattened with its channels last: this view is already in the memory format that is fastest.
-        x = state.latent.unflatten(-1, (rows, columns, channels)).permute(0, 3, 1, 2)
+        x = unflatten_map(state.latent, self.map_shape)
         x = nn.functional.silu(self.first(x) + self.condition(condition)[:, :, None, None])
         for layer, bias in zip(self.middle, self.conditions, strict=True):
             x = nn.functional.silu(layer(x) + bias(condition)[:, :, None, None])
@@ -100,7 +94,7 @@ class ConvPredictor(nn.Module):
 
 
 class NoChange(nn.Module):
-    """No world model, to compare with: the next state is this one."""
+    """Baseline without a world model: the next state equals this one."""
 
     def forward(self, state: State, action: Tensor) -> State:
         """State (B, ...), action (B, K*A) -> no change (B, ...)."""
@@ -108,21 +102,15 @@ class NoChange(nn.Module):
 
 
 class JEPA(nn.Module):
-    """Action-conditioned prediction in representation space."""
+    """Action-conditioned prediction in representation space. Deterministic: it has no latent variable."""
 
-    action_offset: Tensor
-    action_scale: Tensor
+    z_size = 0
 
     def __init__(
-        self,
-        config: Config,
-        latent: int,
-        proprio: int,
-        actions: ActionSpace,
-        map_shape: tuple[int, int, int] | None = None,
+        self, config: Config, latent: int, proprio: int, actions: Actions, map_shape: MapShape | None = None
     ) -> None:
         super().__init__()
-        self.config, self.action_block = config, config.action_block
+        self.config, self.action_block, self.actions = config, config.action_block, actions
         if config.predictor != "none" and (config.predictor == "conv") != (map_shape is not None):
             raise ValueError(
                 f"predictor {config.predictor!r} does not fit a {'vector' if map_shape is None else 'spatial'} latent: "
@@ -136,33 +124,60 @@ class JEPA(nn.Module):
             self.change = ConvPredictor(config, map_shape, proprio, size)
         else:
             self.change = {"mlp": MLPPredictor, "gru": GRUPredictor}[config.predictor](config, latent, proprio, size)
-        low, high = torch.tensor(actions.low), torch.tensor(actions.high)
-        self.register_buffer("action_offset", (low + high) / 2)
-        self.register_buffer("action_scale", (high - low) / 2)
-        self._surprise = 0.0
 
-    def predict(self, state: State, actions: Tensor) -> State:
-        """One step: state (B, ...), actions (B, K, A) in the world's units -> state (B, ...)."""
-        scaled = ((actions - self.action_offset) / self.action_scale).flatten(1)
-        change = self.change(state, scaled)
+    def predict(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> State:
+        """One step: state (B, ...), actions (B, K, A) in the environment's units -> state (B, ...)."""
+        change = self.change(state, self.actions.features(actions).flatten(1))
         return State(state.latent + change.latent, state.proprio + change.proprio)
 
-    def rollout(self, state: State, actions: Tensor) -> State:
+    def rollout(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> Imagined:
         """Open loop: state (B, ...), actions (B, H, K, A) -> s[1..H], (B, H, ...)."""
-        states = []
+        states: list[State] = []
         for block in actions.unbind(1):
             state = self.predict(state, block)
             states.append(state)
-        return State.stack(states, 1)
-
-    def surprise(self, imagined: State, seen: State) -> Tensor:
-        """(B,) mean squared difference between what was imagined and what came: the energy of the step."""
-        error = (imagined.latent - seen.latent).square().mean(-1)
-        if seen.proprio.shape[-1]:
-            error = error + (imagined.proprio - seen.proprio).square().mean(-1)
-        self._surprise = float(error.detach().mean())
-        return error
+        return Imagined(State.stack(states, 1), actions)
 
     def status(self) -> dict[str, float]:
         """What the configurator may know of the world model."""
-        return {"surprise": self._surprise, "action_block": float(self.action_block)}
+        return {"action_block": float(self.action_block)}
+
+
+class InverseDynamics(nn.Module):
+    """a[t] from (s[t], s[t+1]): keeps in the latent what the agent controls. Used in training only."""
+
+    def __init__(
+        self, latent: int, proprio: int, action: int, hidden: int = 256, map_shape: MapShape | None = None
+    ) -> None:
+        super().__init__()
+        self.map_shape = map_shape
+        if map_shape is None:
+            self.net = nn.Sequential(nn.Linear(2 * (latent + proprio), hidden), nn.SiLU(), nn.Linear(hidden, action))
+        else:
+            # Displacement is a local matter: compare the two maps cell by cell, then pool.
+            width = 32
+            self.net = nn.Sequential(
+                nn.Conv2d(2 * map_shape[0], width, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(width, width, 1),
+                nn.SiLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(width, action),
+            )
+
+    def forward(self, before: State, after: State) -> Tensor:
+        """Two states (B, ...) -> scaled action block (B, K*A)."""
+        if self.map_shape is None:
+            return self.net(torch.cat([before.latent, before.proprio, after.latent, after.proprio], -1))
+        channels, rows, columns = self.map_shape
+        maps = [s.latent.unflatten(-1, (rows, columns, channels)) for s in (before, after)]
+        return self.net(torch.cat(maps, -1).permute(0, 3, 1, 2))
+
+
+def prediction_error(imagined: State, seen: State) -> Tensor:
+    """(B,) mean squared difference between what was predicted and what came: the energy of a step."""
+    error = (imagined.latent - seen.latent).square().mean(-1)
+    if seen.proprio.shape[-1]:
+        error = error + (imagined.proprio - seen.proprio).square().mean(-1)
+    return error

@@ -1,11 +1,19 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and the check of types and shapes in every test."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+import tests.shapes
+
+# Before the first import of what is checked: annotations are enforced from the moment a function is defined.
+if os.environ.get("AMI_CHECK_SHAPES", "0") != "0":
+    install_import_hook(tests.shapes.CHECKED, tests.shapes.CHECKER)
 
 from tests.helpers import tiny, train_tiny
 

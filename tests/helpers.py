@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
-import pytest
+import torch
 
 from agent.agent import Agent
+from agent.build import build
 from agent.config import Config, options_of
 from agent.console import set_quiet
-from agent.interaction.environment import open_world
+from agent.interaction.environment import Environment, open_environment
 from agent.interaction.explore import explore
-from agent.interaction.replay import Dataset
+from agent.interaction.replay import Replay
 from agent.learning.train import train_run
 from agent.presets import debug
 from agent.storage.run import Run
-from modules import actor, cost, decoder, perception, world_model
+from modules import actor, cost, critic, decoder, perception, world_model
+from modules.types import Directive, Goal, Situation, State, Task
 
 TINY_STEPS = {"world_model_steps": 12, "critic_steps": 11, "policy_steps": 10, "decoder_steps": 10}
 
@@ -43,32 +46,38 @@ def tiny_maze(**changes) -> Config:
         env_options=("layout=u",),
         perception=perception.Config(latent="vector", size=8, hidden=16),
         world_model=world_model.Config(predictor="mlp", hidden=16),
-        cost=cost.Config(hidden=16, goal_scale=0.02),
+        cost=cost.Config(goal_scale=0.02),
+        critic=critic.Config(hidden=16),
         actor=actor.Config(hidden=16),
         decoder=decoder.Config(hidden=16),
     )
     return dataclasses.replace(config, **changes)
 
 
-def born(config: Config):
-    """An agent that has learned nothing, and its world."""
-    world = open_world(config.env, options_of(config))
-    return Agent.build(config, world.senses, world.actions), world.simulator
+def born(config: Config) -> tuple[Agent, Environment]:
+    """An agent that has learned nothing, and its environment."""
+    environment = open_environment(config.env, options_of(config))
+    return build(config, environment.spec), environment
 
 
-def explored(config: Config, seed: int = 0) -> Dataset:
+def explored(config: Config, seed: int = 0) -> Replay:
     """Data to learn from."""
-    world = open_world(config.env, options_of(config))
-    return explore(config.collect, world, config.world_model.action_block, seed)
+    environment = open_environment(config.env, options_of(config))
+    return explore(config.collect, environment, config.world_model.action_block, seed)
+
+
+def directive_for(agent: Agent, goal: State | None, task: Task | None = None, **changes: Any) -> Directive:
+    """What the agent's configurator says for a goal, with some fields changed."""
+    state = goal if goal is not None else State(torch.zeros(1, 1), torch.zeros(1, 0))
+    situation = Situation(state, task or Task(), goal and Goal(goal), agent.status(), agent.memory)
+    return agent.configurator.configure(situation).but(**changes)
 
 
 def train_tiny(config: Config, folder: Path, stop_at: int | None = None) -> dict:
-    """Train without a word on the terminal, and without pictures: they take longer than the rest and change nothing."""
+    """Train without a word on the terminal, and without gauges and pictures: they change nothing."""
     set_quiet(True)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("agent.inspection.imagination.to_tensorboard", lambda *_: None)
-            return train_run(config, folder, ["run_agent.py", "train"], stop_at)
+        return train_run(config, folder, ["run_agent.py", "train"], stop_at)
     finally:
         set_quiet(False)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -52,10 +53,10 @@ def digest(value: Any) -> str:
 
 
 def weights(run_folder: Path) -> str:
-    """SHA-256 over the newest checkpoint's tensors, by value; the memory is left out (some of it is for people)."""
+    """SHA-256 over the newest checkpoint's weights, by value, without memory and constants."""
     newest = max((run_folder / "checkpoints").glob("**/*.safetensors"))
-    tensors = load(newest.read_bytes())
-    kept = [v for k, v in tensors.items() if not k.startswith("memory.")]
+    constant = re.compile(r"^memory\.|(offset|scale|index|trained)$")
+    kept = [v for k, v in load(newest.read_bytes()).items() if not constant.search(k)]
     return digest(sorted(hashlib.sha256(f"{v.dtype}{v.shape}".encode() + v.tobytes()).hexdigest() for v in kept))
 
 

@@ -30,12 +30,12 @@ def roots(source: str) -> set[str]:
 
 
 def strangers(source: str) -> set[str]:
-    """What a mind's module imports that it must not: all but modules.types, torch and the standard library."""
+    """What a module imports that it must not: all but modules.types, torch, jaxtyping and the standard library."""
     return {
         name
         for name in imported(source)
         if not (
-            name.split(".")[0] in sys.stdlib_module_names | {"torch"}
+            name.split(".")[0] in sys.stdlib_module_names | {"torch", "jaxtyping"}
             or (name == "modules" and "modules.types" in imported(source))
             or name.startswith("modules.types")
         )

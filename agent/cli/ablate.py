@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from agent.cli import common
-from agent.cli.runs import simulator_of
 from agent.cli.train import check_memory
 from agent.config import Config, options_of
 from agent.console import table, tell, warn
 from agent.errors import UserError
+from agent.evaluation.evaluate import capable
 from agent.experiments import cells, cluster
-from agent.experiments.standins import FolderLock
 from agent.experiments.variants import FULL, variants
-from agent.interaction.environment import open_world
+from agent.inspection.watch import Gallery
+from agent.interaction.environment import open_environment
 from agent.learning.train import train_run
 from agent.report.text import in_words, reference
+from agent.storage.lock import FolderLock
 
 LISTS = ("--without", "--against", "--vary", "--placebo", "--set")
 """Flags that take several values, and are given once."""
@@ -84,7 +86,15 @@ def run(args: AblateArguments, command_line: list[str]) -> int:
     base = base_command(args, command_line[0], out)
     with FolderLock(out, "comparing"):
         comparison = cells.compare(
-            chosen, args.seeds, args.tasks, out, train_run, command_line, args.runs, base, launch
+            chosen,
+            args.seeds,
+            args.tasks,
+            out,
+            partial(train_run, watcher=Gallery),
+            command_line,
+            args.runs,
+            base,
+            launch,
         )
     _print(comparison, args, out)
     common.finish(comparison, args.json)
@@ -100,7 +110,7 @@ def base_command(args: AblateArguments, program: str, out: Path) -> list[str]:
 
 def _check_environment(config: Config) -> None:
     """An environment without tasks is refused here, before hours of training."""
-    simulator_of(open_world(config.env, options_of(config)), config.env)
+    capable(open_environment(config.env, options_of(config)))
 
 
 def _print(comparison: dict[str, Any], args: AblateArguments, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""`run_agent.py check`: can an agent learn in this environment?"""
+"""`run_agent.py check`: can the agent be trained in this environment?"""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 from agent.cli import common
 from agent.console import table, tell
 from agent.errors import UserError
-from agent.experiments.standins import check_writable
 from agent.inspection import check as checking
-from agent.storage.files import to_json, write_durable
+from agent.storage.files import check_writable, to_json, write_durable
 
 
 @dataclass(frozen=True)
 class CheckCommand(checking.CheckArguments):
-    """Check whether an agent can learn in an environment. Exit code 0: yes, perhaps with warnings; 1: no."""
+    """Can the agent be trained in this environment?
+
+    Exit code 0: yes, perhaps with warnings. 1: no. 2: the environment does not exist or cannot be made.
+    """
 
     out: Path | None = None
     """Folder for check.json, which holds the findings; none is written by default."""
@@ -41,8 +43,13 @@ def run(args: CheckCommand, command_line: list[str]) -> int:
     for f in findings:
         if f.advice:
             tell(f"\n{f.result}: {f.check}: {f.found}\n  what to do: {f.advice}")
-    tell(f"\n{args.env} {'can' if ok else 'cannot'} be learned from")
-    result = {"env": args.env, "ok": ok, "findings": [dataclasses.asdict(f) for f in findings]}
+    offers = checking.capabilities(args)
+    if ok:
+        tell(f"\nThe agent can be trained in {args.env}. {checking.commands_line(offers)}")
+    else:
+        tell(f"\nThe agent cannot be trained in {args.env}: fix the failed checks first")
+    works = [name for name, needs in checking.COMMANDS.items() if ok and needs <= offers]
+    result = {"env": args.env, "ok": ok, "commands": works, "findings": [dataclasses.asdict(f) for f in findings]}
     if args.out is not None:
         write_durable(args.out / "check.json", to_json(result))
     common.finish(result, args.json)

@@ -11,19 +11,18 @@ import tyro
 
 from agent.agent import Agent
 from agent.cli import common, limits
-from agent.cli.runs import load_agent, open_environment, open_run, open_variant, simulator_of
+from agent.cli.runs import load_agent, open_environment, open_run, open_variant
 from agent.cli.tasks_file import chosen_tasks
 from agent.config import Config
 from agent.console import Progress, table, tell
 from agent.errors import UserError
 from agent.evaluation import evaluate as evaluation
 from agent.evaluation import tasks
-from agent.experiments.standins import summary_of
 from agent.inspection import imagination
 from agent.inspection.recorder import Recorder
+from agent.interaction.environment import Environment
 from agent.storage.files import to_json
 from agent.storage.run import Run
-from envs import Simulator
 from envs.api import Tasks
 from modules.planners import PLANNERS
 
@@ -87,25 +86,35 @@ def parse(arguments: list[str], program: str) -> EvaluateArguments:
 def run(args: EvaluateArguments, command_line: list[str]) -> int:
     """run_agent.py evaluate RUN."""
     _check(args)
-    config, opened, output = open_run(args.run, args.out)
+    config, opened = open_run(args.run, args.out)
     _check_planner(args, config)
-    world = open_environment(config, args.env)
+    environment = open_environment(config, args.env)
     if args.env_options is not None:
-        world = open_variant(config, world, args.env_options)
-    simulator = simulator_of(world, config.env)
+        environment = open_variant(config, environment, args.env_options)
+    simulator, goals = evaluation.capable(environment)
     wanted = chosen_tasks(args.tasks, simulator)
     agent = load_agent(opened, args.device, args.threads)
     _check_policy(args, config, agent)
     _check_memory(args, config, agent, wanted)
 
     changes = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
-    recorder = _recorder(args, config, agent, simulator, wanted)
+    kept = wanted if isinstance(wanted, Tasks) else tasks.task_list(goals, min(wanted, MAX_RECORDED))[0]
+    recorder = _recorder(args, config, agent, environment, kept)
     budget = args.budget or config.max_steps
     with Progress() as progress:
         result, _ = evaluation.evaluate(
-            agent, simulator, budget, wanted, changes, args.dynamics, args.seed, progress, args.cost, recorder
+            agent,
+            environment,
+            budget,
+            wanted,
+            changes,
+            args.dynamics,
+            args.seed,
+            progress,
+            args.cost,
+            recorder and recorder.attach,
         )
-    summary = summary_of(args.run)
+    summary = opened.summary() or {}
     result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
     result |= {
         "run": str(args.run),
@@ -113,7 +122,7 @@ def run(args: EvaluateArguments, command_line: list[str]) -> int:
         "env_options": list(args.env_options or config.env_options),
     }
     _print(result, config, args.threads)
-    _write(output, result, recorder, _name(args, result))
+    _write(opened, result, recorder, _name(args, result))
     common.finish(result, args.json)
     return 0
 
@@ -162,13 +171,13 @@ def _check_memory(args: EvaluateArguments, config: Config, agent: Agent, wanted:
 
 
 def _recorder(
-    args: EvaluateArguments, config: Config, agent: Agent, simulator: Simulator, wanted: int | Tasks
+    args: EvaluateArguments, config: Config, agent: Agent, environment: Environment, kept: Tasks
 ) -> Recorder | None:
-    if not args.record:
+    """A recorder of the first episodes; None where none are wanted, or there is no map to show them on."""
+    if not args.record or environment.view is None:
         return None
-    kept, _ = tasks.task_list(simulator, min(args.record, wanted) if isinstance(wanted, int) else wanted)
-    kept = Tasks(kept.start[: args.record], kept.goal[: args.record])
-    return Recorder(agent, simulator, kept, imagination.probe_of(agent, config, simulator, args.seed))
+    probe = imagination.probe_of(agent, config, environment, args.seed)
+    return Recorder(environment, Tasks(kept.start[: args.record], kept.goal[: args.record]), probe)
 
 
 def _name(args: EvaluateArguments, result: dict[str, Any]) -> str:
@@ -185,7 +194,7 @@ def _write(output: Run, result: dict[str, Any], recorder: Recorder | None, name:
     if recorder is not None:
         output.write_bytes(f"recording-{name}.json", to_json(recorder.recording(result["task_steps"]), indent=None))
     else:  # a recording of an earlier evaluation would be taken for one of this
-        (output.folder / f"recording-{name}.json").unlink(missing_ok=True)
+        (output.out / f"recording-{name}.json").unlink(missing_ok=True)
 
 
 def _print(result: dict[str, Any], config: Config, threads: int) -> None:

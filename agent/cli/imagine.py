@@ -9,8 +9,9 @@ from typing import Annotated
 import tyro
 
 from agent.cli import common
-from agent.cli.runs import load_agent, open_environment, open_run, simulator_of
+from agent.cli.runs import load_agent, open_environment, open_run
 from agent.console import tell
+from agent.evaluation.evaluate import capable
 from agent.inspection import imagination
 
 
@@ -44,11 +45,12 @@ def parse(arguments: list[str], program: str) -> ImagineArguments:
 def run(args: ImagineArguments, command_line: list[str]) -> int:
     """run_agent.py imagine RUN."""
     common.check_seed(args.seed)
-    config, opened, output = open_run(args.run, args.out)
-    simulator = simulator_of(open_environment(config, args.env), config.env)
+    config, opened = open_run(args.run, args.out)
+    environment = open_environment(config, args.env)
+    capable(environment)
     agent = load_agent(opened, args.device, 1)
-    result = imagination.imagine(agent, config, simulator, output, args.episodes, args.horizon, args.seed)
+    result = imagination.imagine(agent, config, environment, opened, args.episodes, args.horizon, args.seed)
     for name in result["files"]:
-        tell(f"  {output.folder / name}")
+        tell(f"  {opened.out / name}")
     common.finish(result, args.json)
     return 0

@@ -25,7 +25,7 @@ COMMANDS = {
     "imagine": "Draw what the world model of a run predicts, and plans for unseen tasks.",
     "ablate": "Compare an agent with variants: parts removed, replaced by a placebo, or set to other values.",
     "report": "Write one offline HTML page about a run or a comparison.",
-    "check": "Check whether an agent can learn in an environment.",
+    "check": "Check whether the agent can be trained in an environment.",
 }
 """Name -> what it does. The modules of this package have the same names."""
 

@@ -10,39 +10,39 @@ from pathlib import Path
 import gymnasium as gym
 
 from agent.agent import Agent
-from agent.build import setup
+from agent.build import load, setup
 from agent.config import Config, from_dict, options_of
 from agent.console import warn
 from agent.errors import UserError
-from agent.experiments.standins import check_writable, summary_of
-from agent.interaction.environment import OpenWorld, open_world
-from agent.storage.run import Run
-from envs import SIMULATORS, Simulator
+from agent.interaction import environment as environments
+from agent.interaction.environment import Environment
+from agent.storage.run import Run, config_diff
+from envs import SIMULATORS
 
 
-def open_run(folder: Path, out: Path | None) -> tuple[Config, Run, Run]:
-    """A run: its configuration, its folder, and the folder for new files, which can be written.
+def open_run(folder: Path, out: Path | None) -> tuple[Config, Run]:
+    """A run: its configuration, and its folder, open for reading.
 
-    out: where new files go; the run's own folder by default.
+    out: where new files go, which is checked to be writable; the run's own folder by default.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, out=out)
     try:
         config = from_dict(Config, run.config)
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} is from another version: {error}") from error
-    if "train_wall_seconds" not in summary_of(folder):
+    run.check_writable()
+    if "train_wall_seconds" not in (run.summary() or {}):
         warn(f"the training of {folder} is not finished: its newest checkpoint is used")
-    check_writable(out or folder)
-    return config, run, run if out is None else Run(out, run.config, warn)
+    return config, run
 
 
 def load_agent(run: Run, device: str, threads: int) -> Agent:
     """The agent of a run, ready to act. Open its environment first, so that a refusal comes before the work."""
     setup(threads)
-    return Agent.load(run.folder, device)
+    return load(run.folder, device)
 
 
-def open_environment(config: Config, named: str | None = None) -> OpenWorld:
+def open_environment(config: Config, named: str | None = None) -> Environment:
     """The environment that a run was trained in.
 
     Importing a module runs its code, so a module is imported only when the user names it, never because config.json
@@ -70,7 +70,7 @@ def open_environment(config: Config, named: str | None = None) -> OpenWorld:
             f"the environment {name!r} of this run is not registered in this process. Add --env MODULE:{name}, with "
             "the module whose import registers it, or run the script that registers it in place of run_agent.py"
         )
-    return open_world(name if name in SIMULATORS else config.env, options_of(config))
+    return environments.open_environment(name if name in SIMULATORS else config.env, options_of(config))
 
 
 def _import_named(named: str, trained_in: str) -> None:
@@ -93,35 +93,17 @@ def _import_named(named: str, trained_in: str) -> None:
         ) from error
 
 
-def open_variant(config: Config, own: OpenWorld, options: tuple[str, ...]) -> OpenWorld:
+def open_variant(config: Config, own: Environment, options: tuple[str, ...]) -> Environment:
     """The same environment with other options.
 
     Raises:
         UserError: an agent of this run could not act in it, because observations or actions differ.
     """
-    variant = open_world(
-        config.env.rpartition(":")[2] if own.simulator is not None else config.env,
-        options_of(dataclasses.replace(config, env_options=options)),
-    )
-    for what, mine, theirs in (
-        ("observations", own.senses, variant.senses),
-        ("actions", own.actions, variant.actions),
-    ):
-        if mine != theirs:
-            before, after = dataclasses.asdict(mine), dataclasses.asdict(theirs)
-            changed = "; ".join(f"{k} {before[k]} there, {after[k]} here" for k in before if before[k] != after[k])
-            raise UserError(
-                f"--env-options {' '.join(options)} gives {config.env} other {what} than the run was trained with "
-                f"({changed}): give options that keep them"
-            )
-    return variant
-
-
-def simulator_of(world: OpenWorld, env: str) -> Simulator:
-    """The simulator of an environment, which tasks and pictures need."""
-    if world.simulator is None:
+    variant = environments.open_environment(own.name, options_of(dataclasses.replace(config, env_options=options)))
+    before, after = own.spec.to_json(), variant.spec.to_json()
+    if difference := config_diff(before, after):
         raise UserError(
-            f"{env} offers no tasks and no map. Write it as a Simulator (docs/worlds.md) to evaluate in it and to draw "
-            "what is imagined. From Python, Agent.load(run) acts in any environment"
+            f"--env-options {' '.join(options)} gives {config.env} other observations or actions than the run was "
+            f"trained with (- there, + here):\n{difference}\nGive options that keep them."
         )
-    return world.simulator
+    return variant

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.errors import UserError
-from agent.experiments.standins import read_json
+from agent.storage.files import read_json
 from envs import Simulator
 from envs.api import Tasks
 

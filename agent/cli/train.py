@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +14,10 @@ from agent.cli import common, limits
 from agent.config import Config, check, options_of
 from agent.console import tell
 from agent.errors import UserError, nearest
-from agent.interaction.environment import open_world
+from agent.inspection.watch import Gallery
+from agent.interaction.environment import open_environment
 from agent.learning import parallel
+from agent.learning.policy import PLANS_AT_ONCE
 from agent.learning.train import train_run
 from agent.presets import PRESETS
 from envs import SIMULATORS
@@ -62,7 +65,7 @@ def run(args: TrainArguments, command_line: list[str]) -> int:
     config = args.config
     check_memory(config)
     with parallel.ranks(config.device) as rank:
-        summary = train_run(config, args.folder, command_line)
+        summary = train_run(config, args.folder, command_line, watcher=Gallery)
     if rank:
         return 0
     tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run folder is {args.folder}")
@@ -76,17 +79,17 @@ def run(args: TrainArguments, command_line: list[str]) -> int:
 def check_memory(config: Config) -> None:
     """UserError, with the flag to change, for a configuration whose arrays cannot fit into memory."""
     check(config)
-    world = open_world(config.env, options_of(config))
+    seen = open_environment(config.env, options_of(config)).spec.observation
     try:
-        encoder = Encoder(config.perception, world.senses)
+        encoder = Encoder(config.perception, seen)
     except (ValueError, RuntimeError):
         return  # building the agent names what is wrong
-    pixels = _product(world.senses.pixel_shape)
+    pixels = math.prod(seen.pixel_shape) if seen.pixel_shape else 0
     state, learn = encoder.latent_size + encoder.proprio_size, config.learn
     hidden = config.perception.hidden + config.world_model.hidden if config.perception.latent == "vector" else 0
     needs = [
         limits.exploration(
-            config.collect.episodes, config.collect.length, pixels + limits.FLOAT * len(world.senses.sensor_low)
+            config.collect.episodes, config.collect.length, pixels + limits.FLOAT * len(seen.sensor_low)
         ),
         limits.window_batch(learn.batch, learn.window, pixels, state, hidden),
     ]
@@ -103,15 +106,5 @@ def check_memory(config: Config) -> None:
     limits.check_memory(needs)
 
 
-PLANS_AT_ONCE = 64
-
-
 def _description(name: str, text: str) -> str:
     return f"Train an agent by the preset {name}: {text} The presets are {', '.join(PRESETS)}; defaults are this one's."
-
-
-def _product(shape: tuple[int, ...] | None) -> int:
-    total = 1 if shape else 0
-    for side in shape or ():
-        total *= side
-    return total

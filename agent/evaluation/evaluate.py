@@ -1,11 +1,13 @@
-"""Evaluation on a frozen, hashed list of tasks that training never sees, beside the reference that give it meaning."""
+"""Evaluation: success of an agent on tasks that training never sees, beside reference controllers.
+
+Shapes: E episodes that act together, n tasks, S numbers of a physical state, A action.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,14 @@ from numpy.typing import NDArray
 
 from agent.agent import Agent
 from agent.console import Progress
-from agent.evaluation.oracle import OracleDynamics, TrueCost
+from agent.errors import UserError
+from agent.evaluation.oracle import OracleDynamics, TrueCost, fit_reader
 from agent.evaluation.statistics import wilson
-from agent.evaluation.tasks import TASK_SEED, task_list
-from envs import Simulator
-from envs.api import Array, Tasks
+from agent.evaluation.tasks import TASK_SEED, reference_controllers, task_hash, task_list
+from agent.interaction.driver import Act, Listener, Moment, Transition, drive, steps
+from agent.interaction.environment import Environment
+from envs import SimVectorEnv
+from envs.api import Array, Goals, Simulator, Tasks
 from envs.gym_env import as_observation
 from modules.types import Decision
 
@@ -36,97 +41,91 @@ class Result:
     steps: NDArray[np.int64]
     """(n,) primitive actions to the goal, -1 where it was not reached."""
     milliseconds: list[float]
-    """Time of each decision that planned (or asked the policy), for a whole batch of episodes."""
-    path: Array
-    """(n, budget + 1, 2) positions."""
+    """Decision latency of each decision that planned (or asked the policy), for a whole batch of episodes."""
 
 
-Watch = Callable[[Array, Decision], None]
-"""(states (E, S), what was decision in them): looks on."""
+class Score:
+    """A listener that notes when each goal is reached."""
+
+    def __init__(self, count: int) -> None:
+        self.steps = np.full(count, -1)
+        self.final = np.zeros(count, bool)
+        self.milliseconds: list[float] = []
+        self._taken = 0
+
+    def add(self, step: Transition) -> None:
+        """One step of all episodes."""
+        self._taken += 1
+        self.final = step.info["success"]
+        self.steps[(self.steps < 0) & self.final] = self._taken
+        if isinstance(step.decision, Decision) and step.decision.replanned:
+            self.milliseconds.append(step.decision.milliseconds)
+
+    def result(self) -> Result:
+        """What it came to."""
+        return Result(float((self.steps > 0).mean()), float(self.final.mean()), self.steps, self.milliseconds)
 
 
-def roll(
-    simulator: Simulator, tasks: Tasks, budget: int, control: Callable[[Array, Array, int], NDArray], seed: int
+def run(
+    environment: Environment, tasks: Tasks, budget: int, act: Act, seed: int, listeners: Sequence[Listener] = ()
 ) -> Result:
-    """Let a controller work on all tasks at once: control(states, goals, step) -> actions (n, A)."""
-    rng = np.random.default_rng([seed, TASK_SEED])
-    states, n = tasks.start.copy(), len(tasks)
-    steps = np.full(n, -1)
-    path = [simulator.positions(states).copy()]
-    for t in range(budget):
-        states = simulator.step(states, control(states, tasks.goal, t), rng)
-        reached = simulator.success(states, tasks.goal)
-        steps[(steps < 0) & reached] = t + 1
-        path.append(simulator.positions(states).copy())
-    return Result(
-        float((steps > 0).mean()), float(simulator.success(states, tasks.goal).mean()), steps, [], np.stack(path, 1)
-    )
+    """Let a controller work on all tasks at once, for `budget` primitive actions."""
+    simulator, _ = capable(environment)
+    envs = SimVectorEnv(simulator, len(tasks), budget + 1)
+    envs.np_random = np.random.default_rng([seed, TASK_SEED])
+    score = Score(len(tasks))
+    options = {"state": tasks.start, "goal": tasks.goal}
+    drive(envs, act, steps(budget), [score.add, *listeners], options=options)
+    return score.result()
 
 
-def set_goal(agent: Agent, simulator: Simulator, goals: Array) -> None:
-    """Give the agent goals (E, S), and an oracle in it what it has to know of them."""
-    agent.set_goal(as_observation(simulator.observe(goals)))
-    if isinstance(agent.judge, TrueCost):
-        agent.judge.survey(goals)
+def capable(environment: Environment) -> tuple[Simulator, Goals]:
+    """The simulator and its goals. UserError for an environment that offers no tasks."""
+    if environment.truth is None or environment.goals is None:
+        raise UserError(
+            f"{environment.name} offers no tasks: write it as a Simulator (see docs/worlds.md) to evaluate in it. What "
+            "was trained can be used from Python: agent.build.load(run)"
+        )
+    return environment.truth, environment.goals
 
 
-def act(agent: Agent, simulator: Simulator, states: Array) -> tuple[NDArray, Decision]:
-    """One decision of E episodes in these states (E, S)."""
-    if isinstance(agent.dynamics, OracleDynamics):
-        agent.dynamics.states = states
-    return agent.act(as_observation(simulator.observe(states)))
+class AgentActs:
+    """An agent as a controller (`driver.Act`); an oracle in it is told the true states."""
 
+    def __init__(self, agent: Agent, environment: Environment) -> None:
+        self.agent, self.environment = agent, environment
 
-@contextmanager
-def settings(
-    agent: Agent, simulator: Simulator, budget: int, changes: Mapping[str, Any], dynamics: str, cost: str, seed: int
-) -> Iterator[None]:
-    """Inside, the agent acts as asked (see `evaluate`), with the search's random numbers from their beginning."""
-    kept, asked = agent.configurator.config, dict(changes)
-    if "horizon" in asked:
-        asked["horizon_without_critic"] = asked["horizon"]
-    agent.configurator.config = replace(kept, **asked)
-    block = agent.world_model.action_block
-    oracle = OracleDynamics(simulator, agent.perception, block) if dynamics == "oracle" else None
-    agent.dynamics = oracle or agent.world_model
-    if cost == "true":
-        agent.judge = TrueCost(simulator, agent.perception, block, budget, oracle)
-    agent.actor.generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        agent.configurator.config = kept
-        agent.dynamics, agent.judge = agent.world_model, agent.cost
+    def set_goals(self, goals: Array) -> None:
+        """New episodes with these goal states (E, S)."""
+        assert self.environment.truth is not None
+        self.agent.set_goal(as_observation(self.environment.truth.observe(goals)))
+        if isinstance(self.agent.level.cost, TrueCost):
+            self.agent.level.cost.goals = goals
+
+    def __call__(self, moment: Moment) -> tuple[NDArray, Decision]:
+        """One decision of E episodes."""
+        if isinstance(self.agent.level.world_model, OracleDynamics):
+            self.agent.level.world_model.states = moment.info["state"]
+        return self.agent.act(moment.observation, moment.is_first)
 
 
 def run_agent(
-    agent: Agent,
-    simulator: Simulator,
+    acts: AgentActs,
     tasks: Tasks,
     budget: int,
     seed: int,
     progress: Progress | None = None,
-    watch: Watch | None = None,
+    listener: Listener | None = None,
 ) -> Result:
-    """The agent on all tasks, in batches of episodes; watch: looks on at the first batch."""
+    """The agent on all tasks, in batches of episodes; listener: sees the first batch."""
     parts: list[Result] = []
     if progress is not None:
         progress.start("evaluate", len(tasks), unit="tasks")
     for first in range(0, len(tasks), BATCH):
         some = Tasks(tasks.start[first : first + BATCH], tasks.goal[first : first + BATCH])
-        set_goal(agent, simulator, some.goal)
-        times: list[float] = []
-
-        def control(states: Array, _: Array, __: int, times: list[float] = times, looks: bool = first == 0) -> NDArray:
-            action, decision = act(agent, simulator, states)
-            if watch is not None and looks:
-                watch(states, decision)
-            if decision.replanned:
-                times.append(decision.milliseconds)
-            return action
-
-        result = roll(simulator, some, budget, control, seed + first)
-        parts.append(replace(result, milliseconds=times))
+        acts.set_goals(some.goal)
+        listeners = [listener] if listener is not None and first == 0 else []
+        parts.append(run(acts.environment, some, budget, acts, seed + first, listeners))
         if progress is not None:
             progress.update(min(first + BATCH, len(tasks)), f"success {np.mean([p.success for p in parts]):.3f}")
     weights = [len(p.steps) for p in parts]
@@ -135,45 +134,72 @@ def run_agent(
         float(np.average([p.success_final for p in parts], weights=weights)),
         np.concatenate([p.steps for p in parts]),
         [m for p in parts for m in p.milliseconds],
-        np.concatenate([p.path for p in parts]),
     )
 
 
-def reference(simulator: Simulator, tasks: Tasks, budget: int, seed: int) -> dict[str, float]:
-    """Success of three controllers that learn nothing: random, greedy (straight line), oracle (knows the world)."""
-    rng = np.random.default_rng([seed, 7])
-    low, high = simulator.action_low, simulator.action_high
-    controls: dict[str, Callable[[Array, Array, int], NDArray]] = {
-        "random": lambda s, g, t: rng.uniform(low, high, (len(s), len(low))),
-        "greedy": lambda s, g, t: simulator.greedy_action(s, g),
-        "expert": lambda s, g, t: simulator.expert_action(s, g),
-    }
-    return {name: roll(simulator, tasks, budget, control, seed).success for name, control in controls.items()}
+def reference(environment: Environment, tasks: Tasks, budget: int, seed: int) -> dict[str, float]:
+    """Success of the reference controllers: random, greedy (straight line to the goal), expert (knows the world)."""
+    controllers = reference_controllers(environment, seed)
+    return {name: run(environment, tasks, budget, act, seed).success for name, act in controllers.items()}
 
 
-def decision_times(agent: Agent, simulator: Simulator, tasks: Tasks, decisions: int = 30) -> list[float]:
-    """Milliseconds of single decisions of one episode on one thread, warm-up left out."""
+def decision_times(acts: AgentActs, tasks: Tasks, decisions: int = 30, warmup: int = 5) -> list[float]:
+    """Milliseconds of single decisions of one episode on one thread, without those of the warm-up."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = []
-        set_goal(agent, simulator, tasks.goal[:1])
-        states, rng = tasks.start[:1], np.random.default_rng(0)
-        for _ in range(100 * decisions):
-            action, decision = act(agent, simulator, states)
-            if decision.replanned:
-                times.append(decision.milliseconds)
-            if len(times) == decisions + 5:
-                break
-            states = simulator.step(states, action, rng)
-        return times[5:]
+        acts.set_goals(tasks.goal[:1])
+        score, taken = Score(1), 0
+        simulator, _ = capable(acts.environment)
+        envs = SimVectorEnv(simulator, 1, 100 * decisions + 1)
+        envs.np_random = np.random.default_rng(0)
+
+        def stop(_: Transition) -> bool:
+            nonlocal taken
+            taken += 1
+            return len(score.milliseconds) == decisions + warmup or taken == 100 * decisions
+
+        drive(envs, acts, stop, [score.add], options={"state": tasks.start[:1], "goal": tasks.goal[:1]})
+        return score.milliseconds[warmup:]
     finally:
         torch.set_num_threads(threads)
 
 
+def acting(
+    agent: Agent,
+    environment: Environment,
+    budget: int,
+    changes: Mapping[str, Any] | None = None,
+    dynamics: str = "learned",
+    cost: str = "latent",
+    seed: int = 0,
+) -> tuple[AgentActs, float | None]:
+    """The agent under other settings, and the error of the reader of true states where one was fitted.
+
+    Args:
+        agent: shares its weights, and is not changed.
+        environment: with truth, where oracles are asked for.
+        budget: primitive actions after which a goal counts as out of reach.
+        changes: fields of the directive other than the run's own: planner, mode, samples, ...
+        dynamics: `oracle` imagines by simulating.
+        cost: `true` judges what is imagined by the expert's way to the goal.
+        seed: of the search.
+    """
+    block = agent.world_model.action_block
+    oracle = true_cost = error = None
+    if dynamics == "oracle":
+        oracle = OracleDynamics(capable(environment)[0], agent.perception, block)
+    if cost == "true":
+        reader = None
+        if oracle is None:
+            reader, error = fit_reader(agent.perception, environment)
+        true_cost = TrueCost(environment, block, budget, oracle, reader)
+    return AgentActs(agent.acting(changes, oracle, true_cost, seed), environment), error
+
+
 def evaluate(
     agent: Agent,
-    simulator: Simulator,
+    environment: Environment,
     budget: int,
     tasks: int | Tasks = 200,
     changes: Mapping[str, Any] | None = None,
@@ -181,22 +207,35 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
     cost: str = "latent",
-    watch: Watch | None = None,
+    watch: Callable[[Agent], Listener] | None = None,
 ) -> tuple[dict[str, Any], Result]:
-    """Success, intervals, reference and times as one flat dictionary, and the raw result.
+    """Success, intervals, reference controllers and decision latency as one flat dictionary, and the raw result.
 
-    changes: settings of the configurator (planner, mode, samples, ...) other than the run's own. dynamics `oracle`
-    imagines by simulating; cost `true` judges what is imagined by the oracle controller's way to the goal. watch: looks
-    on at the first BATCH episodes.
+    Args:
+        agent: is not changed.
+        environment: with tasks.
+        budget: primitive actions for each task.
+        tasks: how many of the frozen list, or a list of one's own.
+        changes: settings of acting (see `acting`), as are dynamics and cost.
+        dynamics: learned or oracle.
+        seed: of the environment's noise and of the search.
+        progress: is told how far it has come.
+        cost: latent or true.
+        watch: given the agent that acts, a listener that sees the first BATCH episodes (`Recorder.attach`).
+
+    Raises:
+        UserError: the environment offers no tasks.
     """
-    chosen, digest = task_list(simulator, tasks)
+    _, goals = capable(environment)
+    chosen = task_list(goals, tasks)[0] if isinstance(tasks, int) else tasks
     count = len(chosen)
-    with settings(agent, simulator, budget, changes or {}, dynamics, cost, seed):
-        began = time.monotonic()
-        result = run_agent(agent, simulator, chosen, budget, seed, progress, watch)
-        seconds = time.monotonic() - began
-        single = decision_times(agent, simulator, chosen)
-        directive = agent.configurator.configure(agent.task, None, agent.statuses())
+    acts, reader_error = acting(agent, environment, budget, changes, dynamics, cost, seed)
+    began = time.monotonic()
+    result = run_agent(acts, chosen, budget, seed, progress, watch and watch(acts.agent))
+    seconds = time.monotonic() - began
+    single = decision_times(acts, chosen)
+    assert acts.agent.episode is not None and acts.agent.episode.directive is not None
+    directive = acts.agent.episode.directive
     low, high = wilson(result.success, count)
     reached = result.steps[result.steps > 0]
     out = {
@@ -205,9 +244,9 @@ def evaluate(
         "ci_low": low,
         "ci_high": high,
         "n_tasks": count,
-        "task_list_sha256": digest,
+        "task_list_sha256": task_hash(chosen),
         "budget": budget,
-        "reference": reference(simulator, chosen, budget, seed),
+        "reference": reference(environment, chosen, budget, seed),
         "steps_median": float(np.median(reached)) if len(reached) else None,
         "steps_p95": float(np.quantile(reached, 0.95)) if len(reached) else None,
         "plan_ms_median": float(np.median(single)),
@@ -216,9 +255,7 @@ def evaluate(
         "plan_batch": min(BATCH, count),
         "seconds": seconds,
         "task_steps": result.steps.tolist(),
-        "task_distance": np.linalg.norm(
-            simulator.positions(chosen.goal) - simulator.positions(chosen.start), axis=1
-        ).tolist(),
+        "task_distance": _distances(environment, chosen),
         "mode": directive.mode,
         "planner": directive.planner,
         "dynamics": dynamics,
@@ -229,4 +266,12 @@ def evaluate(
         "replan_every": directive.replan_every,
         "seed": seed,
     }
-    return out, result
+    return out | ({} if reader_error is None else {"reader_error": reader_error}), result
+
+
+def _distances(environment: Environment, tasks: Tasks) -> list[float]:
+    """Of each goal from its start, on the map; nothing without one."""
+    if environment.view is None:
+        return []
+    between = environment.view.positions(tasks.goal) - environment.view.positions(tasks.start)
+    return np.linalg.norm(between, axis=1).tolist()

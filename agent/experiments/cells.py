@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.agent import Agent
-from agent.build import setup
+from agent.build import load, setup
 from agent.config import Config, from_dict, options_of
 from agent.console import tell
 from agent.drawing import figures as drawing
@@ -28,13 +27,13 @@ from agent.drawing.media import encode_png
 from agent.errors import DamagedFile, UserError
 from agent.evaluation import evaluate as evaluation
 from agent.experiments.reuse import digest, trainings
-from agent.experiments.standins import read_json, summary_of
 from agent.experiments.table import earlier, markdown, summarise
 from agent.experiments.variants import FULL, Variant
-from agent.interaction.environment import make_simulator
+from agent.interaction.environment import open_environment
 from agent.report.text import as_typed
-from agent.storage.files import disk_errors, write_durable
+from agent.storage.files import disk_errors, read_json, write_durable
 from agent.storage.run import config_diff
+from agent.storage.summary import read_summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +94,7 @@ def cells(variants: dict[str, Variant], seeds: int, tasks: int) -> list[Cell]:
 
 
 Train = Callable[..., dict[str, Any]]
-"""(configuration, run folder, command, after=run folder) -> summary: agent.learning.train.train_run."""
+"""(configuration, run folder, command, resume_from=run folder) -> summary: agent.learning.train.train_run."""
 
 
 def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: dict[str, Exception]) -> None:
@@ -106,7 +105,7 @@ def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: di
         if run in failed:
             raise failed[run]
         try:
-            train(training, runs / run, command, after=before)
+            train(training, runs / run, command, resume_from=before)
         except Exception as error:
             failed[run] = error
             raise
@@ -122,18 +121,18 @@ def to_train(cell: Cell, runs: Path) -> tuple[str | None, list[tuple[str, Config
 
 def is_trained(run: Path) -> bool:
     """Whether a training has finished."""
-    return "train_wall_seconds" in summary_of(run)
+    return "train_wall_seconds" in (read_summary(run) or {})
 
 
 def acted(cell: Cell, runs: Path) -> dict[str, Any]:
     """Evaluate the cell with its trained weights; returns the content of its file."""
     run = runs / cell.runs[-1]
     setup(cell.config.threads)
-    agent = Agent.load(run, cell.config.device, cell.acting)
-    simulator = make_simulator(cell.config.env, options_of(cell.config))
+    agent = load(run, cell.config.device, cell.acting)
+    environment = open_environment(cell.config.env, options_of(cell.config))
     result, raw = evaluation.evaluate(
         agent,
-        simulator,
+        environment,
         cell.config.max_steps,
         cell.tasks,
         dynamics=cell.variant.dynamics,
@@ -147,7 +146,7 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
         "success_final": result["success_final"],
         "task_list_sha256": result["task_list_sha256"],
         "plan_ms": result["plan_ms_median"],
-        "train_seconds": summary_of(run)["train_wall_seconds"],
+        "train_seconds": (read_summary(run) or {})["train_wall_seconds"],
         "reference": result["reference"],
     }
 

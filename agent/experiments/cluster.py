@@ -157,7 +157,7 @@ def train_there(
         if before is not None:
             unpack(before, after)
         unpack(begun, run)
-        train(config, run, command, after=after if before is not None else None, spread=map_fn)
+        train(config, run, command, resume_from=after if before is not None else None, map_fn=map_fn)
         return pack(run)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.config import Config
@@ -32,6 +32,9 @@ def setting(path: str, value: Any) -> Change:
 def field(config: Any, path: str) -> Any:
     """The value of a dotted field. UserError for a field that does not exist."""
     for name in path.split("."):
+        if isinstance(config, Mapping):  # weights of drives: 1 where nothing is said
+            config = config.get(name, 1.0)
+            continue
         if not dataclasses.is_dataclass(config):
             raise UserError(f"{path!r} is not one field of the configuration: .{name} has no parent with fields")
         known = [f.name for f in dataclasses.fields(config)]
@@ -66,6 +69,8 @@ def _meant(path: str) -> str:
 def replaced(config: Any, path: str, value: Any) -> Any:
     """The configuration with another value, or another group, at a dotted path."""
     name, _, rest = path.partition(".")
+    if isinstance(config, Mapping):
+        return {**config, name: value}
     return dataclasses.replace(config, **{name: replaced(getattr(config, name), rest, value) if rest else value})
 
 

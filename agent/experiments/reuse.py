@@ -28,7 +28,7 @@ READ: dict[str, tuple[str, ...]] = {
     "decoder": (*_of_phase("decoder"), "decoder"),
     "acting": (
         *("configurator", "planner", "max_steps", "learn.checkpoint_seconds", "learn.gauge_every"),
-        *("memory.temperature", "memory.gamma", "memory.top_k"),
+        *("memory.temperature", "memory.gamma", "memory.top_k", "cost.weights", "cost.floors"),
     ),
 }
 """Phase -> the settings, or groups of settings, that no earlier phase reads. The world model reads all others."""
@@ -43,7 +43,7 @@ def trainings(config: Config, full: Config) -> list[Config]:
     acting, learn = config.configurator, config.learn
     needed = {
         "world model": True,
-        "critic": config.cost.critic and learn.critic_steps > 0 and acting.critic_weight > 0,
+        "critic": config.critic.enabled and learn.critic_steps > 0 and acting.critic_weight > 0,
         "policy": acting.mode == 1 and learn.policy_steps > 0,
     }
     out: list[Config] = []

@@ -14,9 +14,9 @@ from agent.console import warn
 from agent.errors import DamagedFile
 from agent.evaluation.statistics import estimate, probability_of_improvement
 from agent.experiments.reuse import shared
-from agent.experiments.standins import read_json
 from agent.experiments.variants import FULL, Variant, changes
 from agent.report.text import as_typed, in_words, reference
+from agent.storage.files import read_json
 
 
 def summarise(

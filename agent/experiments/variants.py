@@ -18,7 +18,7 @@ from agent.console import warn
 from agent.errors import UserError, nearest
 from agent.experiments.fields import Change, field, leaf, setting, together, where
 from agent.experiments.reuse import READ, trainings
-from agent.interaction.environment import open_world
+from agent.interaction.environment import open_environment
 from agent.presets import PRESETS
 from agent.storage.run import config_diff
 
@@ -38,14 +38,19 @@ def _has_proprio(config: Config) -> bool:
 @lru_cache(maxsize=16)
 def _proprio_of(env: str, env_options: tuple[str, ...]) -> bool:
     config = Config(env=env, env_options=env_options)
-    return bool(open_world(env, options_of(config)).senses.proprio_names)
+    return bool(open_environment(env, options_of(config)).spec.observation.proprio_names)
+
+
+def _drive(name: str) -> Change:
+    """The drive weighs nothing, where there is one; the critic's head stays."""
+    return where(lambda config: name in config.cost.drives, setting(f"cost.weights.{name}", 0.0))
 
 
 ABLATIONS: dict[str, Change] = {
     # The modules, each replaced by one that does nothing.
     "perception": setting("perception.latent", "raw"),
     "world-model": setting("world_model.predictor", "none"),
-    "cost": together(setting("configurator.goal_weight", 0.0), setting("configurator.critic_weight", 0.0)),
+    "cost": together(_drive("goal"), setting("configurator.critic_weight", 0.0)),
     "critic": setting("learn.critic_steps", 0),
     # Critic and policy learn from memory, so they are removed with it.
     "memory": together(
@@ -65,9 +70,9 @@ ABLATIONS: dict[str, Change] = {
     "within-episode-variance": setting("losses.within_episode", 0.0),
     "multi-step": setting("losses.multi_step", False),
     # Drives, and ways of acting.
-    "goal-drive": setting("configurator.goal_weight", 0.0),
-    "effort-drive": setting("configurator.effort_weight", 0.0),
-    "contact-drive": setting("configurator.contact_weight", 0.0),
+    "goal-drive": _drive("goal"),
+    "effort-drive": _drive("effort"),
+    "contact-drive": _drive("contact"),
     "warm-start": setting("configurator.warm_start", False),
     "mode2": setting("configurator.mode", 1),
 }

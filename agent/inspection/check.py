@@ -1,18 +1,20 @@
-"""`run_agent.py check ENV_ID`: can this world be learned from? Answered before hours are spent on training.
+"""`run_agent.py check ENV_ID`: can the agent be trained in this environment? Answered before hours are spent on it.
 
-Each check explores the world as training would, and ends in findings: what was found and, unless it is fine, what to do
-about it. Nothing here learns, and no reward is read.
+Each check steps the environment as training does and returns findings: what was found and, unless it is fine, what to
+do about it. Nothing is learned here, and no reward is read.
+
+Only one copy of the environment is open at a time. Many environments render into the OpenGL context that was made last:
+closing a second copy would leave the first without one, and its frames would stay black from then on.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import re
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,77 +28,94 @@ from gymnasium.utils.env_checker import check_env
 
 from agent import config
 from agent.config import Config, options_of
-from agent.console import table, tell
 from agent.errors import UserError, nearest
-from agent.evaluation import evaluate
-from agent.inspection import check_exploration
-from agent.inspection.check_exploration import Finding
+from agent.inspection import check_exploration, check_simulator
+from agent.inspection.finding import Finding
+from agent.interaction.observations import NAMES, is_picture
 from envs import SIMULATORS
-from envs.gym_env import SimEnv, SimVectorEnv
+from envs.gym_env import SimEnv
 
-TASKS, BATCH = 50, 256
-
-
-GL_ADVICE = "install a GL driver: apt install libegl1, or libosmesa6 with MUJOCO_GL=osmesa in the environment"
-
-
-SENSES = "observe a Box, or a Dict of `pixels` (C, H, W) uint8 and/or `sensors` (S,) float32"
+GL_ADVICE = "install an OpenGL driver: apt install libegl1, or apt install libosmesa6 and set MUJOCO_GL=osmesa"
+SPACE_ADVICE = "observe a Box, or a Dict of `pixels` (C, H, W) uint8 and/or `sensors` (S,) float32"
+SIMULATOR_OFFERS = frozenset({"tasks", "a map", "exact states"})
+COMMANDS = {
+    "train": frozenset(),
+    "report": frozenset(),
+    "evaluate": frozenset({"tasks"}),
+    "imagine": frozenset({"tasks", "a map", "exact states"}),
+    "ablate": frozenset({"tasks"}),
+}
+"""What an environment has to offer for each command beyond being trainable."""
 
 
 @dataclass(frozen=True)
 class CheckArguments:
-    """Can this world be learned from? Exit code 0: yes, perhaps with warnings; 1: no; 2: there is no such world."""
+    """Can the agent be trained in this environment?
+
+    Exit code 0: yes, perhaps with warnings. 1: no. 2: the environment does not exist or cannot be made.
+    """
 
     env: Annotated[str, tyro.conf.Positional]
-    """World: an id that Gymnasium knows, or module:Id-v0 where importing the module registers it."""
+    """Environment: a Gymnasium id, or module:Id-v0 where importing the module registers it."""
     env_options: tuple[str, ...] = ()
-    """Options of the world's constructor: layout=medium pixels=true."""
+    """Options of the environment's constructor: layout=medium pixels=true."""
     steps: int = 400
-    """Primitive actions of exploration."""
+    """Primitive actions to explore for."""
     seed: int = 0
-    """Of the world and of the actions."""
+    """Seed of the environment and of the actions."""
     length: int = config.ExploreConfig.length
-    """Action blocks in an episode of training (--collect.length)."""
+    """Action blocks in a training episode (--collect.length)."""
     block: int = 4
     """Primitive actions in a block (--world-model.action-block)."""
 
 
-def command(arguments: list[str], as_json: bool, parse: Callable[..., Any], finish: Callable[..., None]) -> int:
-    """Check one world and print what was found; 0 when it can be learned from, else 1."""
-    args = cast(CheckArguments, parse(CheckArguments, arguments, "run_agent.py check", CheckArguments.__doc__))
-    if min(args.steps, args.length, args.block) < 1 or args.seed < 0:
-        raise UserError("--steps, --length and --block must be 1 or more, and --seed 0 or more")
-    findings = check(args)
-    ok = all(f.result != "failed" for f in findings)
-    table(args.env, [{k: v for k, v in dataclasses.asdict(f).items() if k != "advice"} for f in findings])
-    for f in findings:
-        if f.advice:
-            tell(f"\n{f.result}: {f.check}: {f.found}\n  what to do: {f.advice}")
-    tell(f"\n{args.env} {'can' if ok else 'cannot'} be learned from")
-    finish({"env": args.env, "ok": ok, "findings": [dataclasses.asdict(f) for f in findings]}, as_json)
-    return 0 if ok else 1
+def capabilities(args: CheckArguments) -> frozenset[str]:
+    """What the environment offers beyond Gymnasium's interface."""
+    with closing(make(args)) as env:
+        return SIMULATOR_OFFERS if isinstance(env.unwrapped, SimEnv) else frozenset()
+
+
+def commands_line(offers: frozenset[str]) -> str:
+    """Which commands work in an environment with these capabilities, and what the others lack."""
+    works = [name for name, needs in COMMANDS.items() if needs <= offers]
+    line = f"Commands that work: {', '.join(works)}"
+    if len(works) == len(COMMANDS):
+        return f"{line} (a Simulator: it offers {', '.join(sorted(offers))})"
+    lacks = sorted(set().union(*COMMANDS.values()) - offers)
+    others = ", ".join(name for name in COMMANDS if name not in works)
+    return f"{line}. The others ({others}) need {', '.join(lacks)}: write it as a Simulator (docs/worlds.md)"
 
 
 def check(args: CheckArguments) -> list[Finding]:
-    """All findings. UserError when there is no such world, or it cannot be made."""
-    env = make(args)
-    try:
-        findings = [*_attempt("api", _api, env), *_attempt("actions", _actions, env), *_attempt("senses", _senses, env)]
-        if not any(f.result == "failed" for f in findings[1:]):  # else nothing below could run
-            again = partial(make, args)
-            findings += _attempt(
-                "exploration", check_exploration.explore, env, again, args.steps, args.seed, args.length, args.block
-            )
-            if isinstance(env.unwrapped, SimEnv):
-                findings += _attempt("exact states", _states, env.unwrapped, args.seed)
-                findings += _attempt("tasks", _tasks, env.unwrapped, args.seed)
-        return findings + _attempt("pictures", _pictures, env, args)
-    finally:
-        env.close()
+    """Run every check.
+
+    Args:
+        args: the environment and how long to explore it.
+
+    Returns:
+        Findings in the order of the checks. The environment can be trained in when none of them is `failed`.
+
+    Raises:
+        UserError: the environment does not exist or cannot be made.
+    """
+    again = partial(make, args)
+    with closing(again()) as env:
+        simulated = isinstance(env.unwrapped, SimEnv)
+        parts = [*_attempt("action space", _action_space, env), *_attempt("observation space", _observation_space, env)]
+        findings = [*_attempt("api", _api, env), *parts]
+    if not any(f.result == "failed" for f in parts):  # no other check could run
+        explored = check_exploration.explore(again, args.steps, args.seed, args.length, args.block)
+        findings += _attempt("exploration", lambda: explored)
+        if simulated:
+            with closing(again()) as env:
+                findings += _attempt("exact states", check_simulator.states, env.unwrapped, args.seed)
+                findings += _attempt("tasks", check_simulator.tasks, env.unwrapped, args.seed)
+                findings += _attempt("speed", check_simulator.speed, env.unwrapped, args.seed, args.length, args.block)
+    return findings + _attempt("rendering", _rendering, args)
 
 
 def make(args: CheckArguments, **more: Any) -> gym.Env:
-    """The world, or a UserError that says what is wrong with the id or the options."""
+    """The environment, or a UserError that says what is wrong with the id or the options."""
     module, _, name = args.env.rpartition(":")
     try:
         importlib.import_module(module or "envs")
@@ -104,7 +123,7 @@ def make(args: CheckArguments, **more: Any) -> gym.Env:
         raise UserError(f"module {module!r} of {args.env!r} cannot be imported: {_told(error)}") from error
     if name not in gym.registry:
         hint = nearest(name, gym.registry) or f"; this project's own are {', '.join(SIMULATORS)}"
-        raise UserError(f"no world {name!r}{hint}. For a world of your own give module:Id-v0")
+        raise UserError(f"no environment {name!r}{hint}. For an environment of your own give module:Id-v0")
     options = options_of(replace(Config(), env_options=args.env_options))
     try:
         with warnings.catch_warnings():
@@ -113,11 +132,11 @@ def make(args: CheckArguments, **more: Any) -> gym.Env:
     except Exception as error:
         advice = _install(error)
         told = f"{_told(error)}; {advice}" if advice else _told(error)
-        raise UserError(f"world {name} cannot be made with options {options}: {told}") from error
+        raise UserError(f"environment {name} cannot be made with options {options}: {told}") from error
 
 
 def _install(error: Exception) -> str:
-    """What to install, when that is the trouble."""
+    """What to install, when the exception says that something is missing."""
     if isinstance(error, ModuleNotFoundError):
         return f"pip install {error.name}"
     gl = re.search(r"\begl|osmesa|glfw|opengl|glad|gl ?context|display", _told(error).lower())
@@ -125,14 +144,14 @@ def _install(error: Exception) -> str:
 
 
 def _attempt(name: str, run: Callable[..., Iterator[Finding]], *arguments: Any) -> list[Finding]:
-    """The findings of a check. What the world raises is a finding too: the person who reads it may have written it."""
+    """The findings of a check. An exception is a finding too: the environment's author may be the one who reads it."""
     findings: list[Finding] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             findings.extend(run(*arguments))
     except Exception as error:
-        advice = _install(error) or "mend the world, so that this no longer happens"
+        advice = _install(error) or "fix the environment so that it no longer raises this"
         findings.append(Finding(name, "failed", _told(error), advice))
     return findings
 
@@ -144,110 +163,67 @@ def _told(error: Exception) -> str:
 
 
 def _api(env: gym.Env) -> Iterator[Finding]:
-    """Gymnasium's own checker, on the bare world; what it says of ranges is left to the checks below."""
+    """Gymnasium's own checker on the unwrapped environment; the checks below cover the ranges it warns about."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check_env(env.unwrapped, skip_render_check=True)
     said = dict.fromkeys(re.sub(r"\x1b\[\d+m(WARN: )?", "", str(w.message)) for w in caught)
     said = [s for s in said if "infinity" not in s and "symmetric and normalized" not in s]
-    advice = "see the page on gymnasium.utils.env_checker in Gymnasium's documentation" if said else ""
-    yield Finding("api", "warning" if said else "ok", "; ".join(said) or "follows Gymnasium's", advice)
+    advice = "see gymnasium.utils.env_checker in Gymnasium's documentation" if said else ""
+    yield Finding("api", "warning" if said else "ok", "; ".join(said) or "passes Gymnasium's check_env", advice)
 
 
-def _actions(env: gym.Env) -> Iterator[Finding]:
+def _action_space(env: gym.Env) -> Iterator[Finding]:
     space = env.action_space
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or space.dtype is None or space.dtype.kind != "f":
-        advice = "planning needs continuous actions: a Box of shape (A,), float32; wrap the world"
-        yield Finding("actions", "failed", f"the action space is {space}", advice)
+        advice = "planning needs continuous actions: wrap the environment so that it takes a Box of shape (A,), float32"
+        yield Finding("action space", "failed", f"the action space is {space}", advice)
     elif not (np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.low < space.high).all()):
-        advice = "declare, for every number, a smallest and a larger largest action that make sense"
-        yield Finding("actions", "failed", f"{space} is not a bounded range", advice)
+        advice = "declare finite bounds with low < high in every dimension"
+        yield Finding("action space", "failed", f"{space} is not bounded", advice)
     else:
-        yield Finding("actions", "ok", f"{space.shape[0]} numbers in [{space.low.min():g}, {space.high.max():g}]")
+        found = f"{space.shape[0]} dimensions in [{space.low.min():g}, {space.high.max():g}]"
+        yield Finding("action space", "ok", found)
 
 
-def _senses(env: gym.Env) -> Iterator[Finding]:
-    space = env.observation_space
+def _observation_space(env: gym.Env) -> Iterator[Finding]:
+    """Each part as pixels or sensors, and which parts the agent does not perceive."""
+    check, space = "observation space", env.observation_space
     parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
-    ours = {k: v for k, v in parts.items() if k in ("", "pixels", "sensors")}
-    for name, part in ours.items():
+    perceived = {k: v for k, v in parts.items() if k in ("", *NAMES)}
+    for name, part in perceived.items():
         shape = cast(tuple[int, ...], part.shape if isinstance(part, spaces.Box) else ())
-        picture = part.dtype == np.uint8 and len(shape) == 3 and name != "sensors"
+        picture = is_picture(part) and len(shape) == 3 and name != "sensors"
         if picture and shape[2] <= 4 < shape[0]:
             advice = "put the channels first, (C, H, W), with gymnasium.wrappers.TransformObservation"
-            yield Finding("senses", "failed", f"pixels {shape}, channels last", advice)
+            yield Finding(check, "failed", f"pixels {shape}: the channels come last", advice)
         elif picture or (len(shape) == 1 and name != "pixels"):
-            yield Finding("senses", "ok", f"pixels {shape}" if picture else f"{shape[0]} sensors")
+            yield Finding(check, "ok", f"pixels {shape}" if picture else f"{shape[0]} sensors")
         else:
-            yield Finding("senses", "failed", f"{name or 'the observation space'} is {part}", SENSES)
-    if not ours:
-        yield Finding("senses", "failed", f"a Dict of {', '.join(parts)}", SENSES)
-    elif len(ours) < len(parts):
-        unseen = ", ".join(sorted(set(parts) - set(ours)))
-        yield Finding("senses", "warning", f"{unseen} will not be seen", "move what matters into `sensors`")
+            yield Finding(check, "failed", f"{name or 'the observation space'} is {part}", SPACE_ADVICE)
+    if not perceived:
+        yield Finding(check, "failed", f"a Dict of {', '.join(parts)}", SPACE_ADVICE)
+    elif len(perceived) < len(parts):
+        unseen = ", ".join(sorted(set(parts) - set(perceived)))
+        yield Finding(check, "warning", f"the agent does not perceive {unseen}", "move what matters into `sensors`")
 
 
-def _states(world: SimEnv, seed: int) -> Iterator[Finding]:
-    """get_state and set_state: the same future, noise included, twice."""
-    for kind, copy in (("one", world), ("four at once", SimVectorEnv(world.simulator, 4, world.max_steps))):
-        copy.action_space.seed(seed)
-        copy.reset(seed=seed)
-        actions = [copy.action_space.sample() for _ in range(25)]
-        for action in actions[:5]:
-            copy.step(action)
-        kept, futures = copy.get_state(), []
-        for _ in range(2):
-            copy.set_state(kept)
-            futures.append([copy.step(action)[4]["state"] for action in actions[5:]])
-        exact = np.array_equal(*futures)
-        advice = "keep all that decides the future in the state array, and draw noise from `rng` only"
-        found = f"{kind}: set_state {'continues bit for bit' if exact else 'does not continue exactly'}"
-        yield Finding("exact states", "ok" if exact else "failed", found, "" if exact else advice)
-
-
-def _tasks(world: SimEnv, seed: int) -> Iterator[Finding]:
-    """Tasks begin unsolved and can be solved; how fast the batched form is."""
-    simulator, rng = world.simulator, np.random.default_rng(seed)
-    tasks, budget = simulator.sample_tasks(rng, TASKS), world.max_steps
-    solved = int(simulator.success(tasks.start, tasks.goal).sum())
-    if solved:
-        advice = "let sample_tasks keep goals farther from their starts than success_radius"
-        yield Finding("tasks", "failed", f"{solved} of {TASKS} are solved before the first step", advice)
-    reference = evaluate.reference(simulator, tasks, budget, seed)
-    found = f"{budget} steps: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in reference.items())
-    if reference["expert"] < 0.95:
-        advice = "look at the tasks that expert_action fails: can they be solved at all, and in time?"
-        yield Finding("tasks", "failed" if reference["expert"] < 0.5 else "warning", found, advice)
-    elif reference["random"] > 0.5:
-        yield Finding("tasks", "warning", found, "random actions solve most tasks: make them harder")
-    else:
-        yield Finding("tasks", "ok", found)
-    states, began = simulator.reset(rng, BATCH), time.perf_counter()
-    actions = rng.uniform(simulator.action_low, simulator.action_high, (20, BATCH, len(simulator.action_low)))
-    for action in actions:
-        states = simulator.step(states, action, rng)
-        simulator.observe(states)
-    rate = len(actions) * BATCH / (time.perf_counter() - began)
-    yield Finding("batched speed", "ok", f"{rate:.0f} steps/s, {BATCH} worlds on one core")
-
-
-def _pictures(env: gym.Env, args: CheckArguments) -> Iterator[Finding]:
-    """People want to see the world; training does not, so trouble here is a warning."""
-    if "rgb_array" not in env.metadata.get("render_modes", ()):
-        advice = "add rgb_array to metadata['render_modes'] and return (H, W, 3) uint8 from render()"
-        yield Finding("pictures", "warning", "the world cannot be rendered", advice)
-        return
+def _rendering(args: CheckArguments) -> Iterator[Finding]:
+    """Videos and reports render the environment. Training does not, so a fault here is a warning."""
     try:
-        shown = make(args, render_mode="rgb_array")
-        try:
-            shown.reset(seed=args.seed)
-            picture = np.asarray(shown.render())
-        finally:
-            shown.close()
+        with closing(make(args)) as env:
+            modes = env.metadata.get("render_modes", ())
+        if "rgb_array" not in modes:
+            advice = "add rgb_array to metadata['render_modes'] and return (H, W, 3) uint8 from render()"
+            yield Finding("rendering", "warning", "the environment cannot be rendered as an array", advice)
+            return
+        with closing(make(args, render_mode="rgb_array")) as env:
+            env.reset(seed=args.seed)
+            frame = np.asarray(env.render())
     except Exception as error:
-        advice = _install(error) or "training does not need pictures; reports do"
-        yield Finding("pictures", "warning", _told(error), advice)
+        advice = _install(error) or "training does not need render(); videos and reports do"
+        yield Finding("rendering", "warning", _told(error), advice)
         return
-    good = picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8
+    good = frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8
     advice = "" if good else "return (H, W, 3) uint8 from render()"
-    yield Finding("pictures", "ok" if good else "warning", f"{picture.dtype} {picture.shape}", advice)
+    yield Finding("rendering", "ok" if good else "warning", f"{frame.dtype} {frame.shape}", advice)

@@ -1,55 +1,45 @@
-"""What the agent imagines, made visible: imagined beside real, chosen plans beside rejected ones, error over time.
+"""Imagination made visible: imagined beside real frames, plans, and latent prediction error against the horizon.
 
-Everything is drawn from episodes and tasks that training never saw. The agent looks at SEEN observations, then closes
-its eyes: the world model alone goes on, under the actions that were really taken. Two baselines give the error a
-meaning: persistence (nothing changes any more) and shuffled (the same model under the actions of another episode).
+Everything comes from episodes and tasks that training never saw. The agent perceives SEEN observations; from then on
+the world model predicts open loop, under the actions that were executed. Two baselines give the error a meaning:
+persistence (the last state does not change) and shuffled (the same model under the actions of another episode).
 
-Shapes: M episodes, N of them shown, T = SEEN + H moments, H imagined steps (one action block each), E tasks, R rejected
-plans shown, D latent, I proprio; pictures are (rows, columns, 3) uint8.
+Shapes: M episodes, N of them shown, T = SEEN + H moments, H imagined steps (one action block each), D latent,
+I proprio; pictures are (rows, columns, 3) uint8.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from agent.agent import Agent
+from agent.config import Config
 from agent.drawing.colours import RED, Picture
 from agent.drawing.figures import curves, latent_map, plan_map
 from agent.drawing.frames import SEEN, SIDE, difference, film, strip, to_rgb
 from agent.drawing.media import encode_gif, encode_png
 from agent.errors import UserError
-from agent.inspection.probes import encode_some, features, position_probe, read
-from agent.interaction import explore as collect
-from agent.interaction.replay import Dataset
-from agent.storage.files import to_json
-from envs import Simulator
-from envs.api import Array
-from modules.types import State
-
-if TYPE_CHECKING:
-    from agent.agent import Agent
-    from agent.config import Config
-    from agent.storage.run import Run
 from agent.inspection.latent_map import project
 from agent.inspection.plans import plans
+from agent.inspection.probes import encode_some, features, position_probe, read
+from agent.interaction.environment import Environment
+from agent.interaction.explore import explore_simulator
+from agent.interaction.replay import Replay
+from agent.storage.files import to_json
+from agent.storage.run import Run
+from envs.api import Array, View
+from modules.types import State
 
 EPISODES = 128  # behind the curves, more than are shown
-
-
 PROBE_EPISODES = 256  # others again, to fit the probe that reads positions out of states
-
-
 MAX_HORIZON, MAX_SHOWN = 128, 16
-
-
 RATIO_AT = 16  # imagined steps after which the error is compared with its baselines
-
-
 FPS = 4.0
 
 
@@ -57,7 +47,7 @@ FPS = 4.0
 class Rollout:
     """Held-out episodes, perceived and imagined from moment SEEN - 1 on."""
 
-    data: Dataset
+    data: Replay
     state: State
     """(M, T, ...) perceived at every moment."""
     imagined: State
@@ -82,14 +72,20 @@ class Pictures:
 
 
 def imagine(
-    agent: Agent, config: Config, simulator: Simulator, run: Run, episodes: int = 4, horizon: int = 16, seed: int = 0
+    agent: Agent,
+    config: Config,
+    environment: Environment,
+    run: Run,
+    episodes: int = 4,
+    horizon: int = 16,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Write the pictures of a run into its folder `imagination`; returns the file names and the numbers.
 
     Raises:
         UserError: more imagined steps or episodes than can be shown, or less than one.
     """
-    shown = pictures(agent, config, simulator, episodes, horizon, seed)
+    shown = pictures(agent, config, environment, episodes, horizon, seed)
     files = {
         "imagination/rollout.gif": encode_gif(shown.film, FPS),
         "imagination/rollout.png": encode_png(shown.strip),
@@ -103,13 +99,13 @@ def imagine(
     return {"files": list(files), **shown.numbers}
 
 
-def to_tensorboard(agent: Agent, config: Config, simulator: Simulator, run: Run, step: int, decoded: bool) -> None:
+def to_tensorboard(agent: Agent, config: Config, environment: Environment, run: Run, step: int, decoded: bool) -> None:
     """Show the same pictures in TensorBoard. Leaves every random number of a training as it was.
 
     decoded: whether the decoder has learned; without it there is no film of a world of pixels yet.
     """
-    shown = pictures(agent, config, simulator)
-    if decoded or not agent.perception.senses.pixel_shape:
+    shown = pictures(agent, config, environment)
+    if decoded or not agent.spec.observation.pixel_shape:
         run.gif("imagination/openloop", shown.film, step, FPS)
     run.image("imagination/plans", shown.plans, step)
     run.image("imagination/latent_error", shown.latent_error, step)
@@ -118,25 +114,35 @@ def to_tensorboard(agent: Agent, config: Config, simulator: Simulator, run: Run,
 
 @torch.no_grad()
 def pictures(
-    agent: Agent, config: Config, simulator: Simulator, episodes: int = 4, horizon: int = 16, seed: int = 0
+    agent: Agent, config: Config, environment: Environment, episodes: int = 4, horizon: int = 16, seed: int = 0
 ) -> Pictures:
-    """All pictures of `episodes` held-out episodes and TASKS tasks, imagined for `horizon` steps."""
+    """All pictures of `episodes` held-out episodes and TASKS tasks, imagined for `horizon` steps.
+
+    Raises:
+        UserError: more than can be shown, or an environment without tasks or map.
+    """
     for name, value, limit in (("horizon", horizon, MAX_HORIZON), ("episodes", episodes, MAX_SHOWN)):
         if not 1 <= value <= limit:
             raise UserError(f"--{name} {value} cannot be shown: give --{name} from 1 to {limit}")
-    rollout = roll(agent, config, simulator, horizon, seed)
-    real, imagined = frames(agent, simulator, rollout, episodes)
+    if environment.truth is None or environment.view is None or environment.goals is None:
+        raise UserError(
+            f"{environment.name} offers no tasks and no map: write it as a Simulator (see docs/worlds.md) to see what "
+            "is imagined. What was trained can be used from Python: agent.build.load(run)"
+        )
+    view = environment.view
+    rollout = roll(agent, config, environment, horizon, seed)
+    real, imagined = frames(agent, view, rollout, episodes)
     error = difference(real, imagined)
     numbers = errors(rollout)
-    views, plan_numbers = plans(agent, simulator, rollout.probe, seed)
+    views, plan_numbers = plans(agent, environment, rollout.probe, seed)
     assert rollout.data.positions is not None
-    places = simulator.to_map(rollout.data.positions.reshape(-1, 2))
+    places = view.to_map(rollout.data.positions.reshape(-1, 2))
     projection = project(rollout.state.latent, rollout.imagined.latent, places, episodes)
     return Pictures(
         film=film(real, imagined, error),
         strip=strip(real, imagined, error, f"{config.env}, one step is {config.world_model.action_block} actions"),
         plans=plan_map(views, f"Plans for unseen tasks of {config.env}"),
-        latent_error=curves(numbers, simulator.success_radius),
+        latent_error=curves(numbers, environment.goals.success_radius),
         latent_map=latent_map(projection),
         numbers={**numbers, "plans": plan_numbers, "latent_map": projection},
     )
@@ -145,28 +151,31 @@ def pictures(
 # What is imagined
 
 
-def held_out(config: Config, simulator: Simulator, episodes: int, length: int, stream: tuple[int, int]) -> Dataset:
+def held_out(config: Config, environment: Environment, episodes: int, length: int, stream: tuple[int, int]) -> Replay:
     """Exploration as in training, but from a random stream that training never uses (its own is (seed, 1))."""
     rng = np.random.default_rng(np.random.SeedSequence(stream))
-    explore = replace(config.collect, episodes=episodes, length=length, per_scene=1)
-    return collect.collect(explore, simulator, config.world_model.action_block, rng)
+    settings = replace(config.collect, episodes=episodes, length=length, per_scene=1)
+    replay = Replay(reserve=episodes)
+    replay.append(explore_simulator(settings, environment, config.world_model.action_block, rng))
+    return replay
 
 
-def roll(agent: Agent, config: Config, simulator: Simulator, horizon: int, seed: int) -> Rollout:
-    """Held-out episodes, and what the world model makes of them with its eyes closed."""
-    data = held_out(config, simulator, EPISODES, SEEN - 1 + horizon, (seed, 2))
+def roll(agent: Agent, config: Config, environment: Environment, horizon: int, seed: int) -> Rollout:
+    """Held-out episodes, and what the world model predicts of them open loop."""
+    data = held_out(config, environment, EPISODES, SEEN - 1 + horizon, (seed, 2))
     moments = data.length + 1
     index = torch.arange(EPISODES).repeat_interleave(moments), torch.arange(moments).repeat(EPISODES)
-    state = encode_some(agent, data, *index).map(lambda x: x.unflatten(0, (EPISODES, moments)))
+    state = encode_some(agent.perception, data, *index).map(lambda x: x.unflatten(0, (EPISODES, moments)))
     actions = data.actions[:, SEEN - 1 :].to(agent.device)
     model, last = agent.world_model, state[:, SEEN - 1]
-    probe = probe_of(agent, config, simulator, seed)
-    return Rollout(data, state, model.rollout(last, actions), model.rollout(last, actions.flip(0)), probe)
+    probe = probe_of(agent, config, environment, seed)
+    shuffled = model.rollout(last, actions.flip(0)).states
+    return Rollout(data, state, model.rollout(last, actions).states, shuffled, probe)
 
 
-def probe_of(agent: Agent, config: Config, simulator: Simulator, seed: int) -> Tensor:
+def probe_of(agent: Agent, config: Config, environment: Environment, seed: int) -> Tensor:
     """The linear probe that reads positions out of states (D + I + 1, 2), from episodes that training never saw."""
-    return position_probe(agent, held_out(config, simulator, PROBE_EPISODES, 16, (seed, 3)), seed)
+    return position_probe(agent.perception, held_out(config, environment, PROBE_EPISODES, 16, (seed, 3)), seed)
 
 
 def errors(rollout: Rollout) -> dict[str, Any]:
@@ -204,7 +213,7 @@ def errors(rollout: Rollout) -> dict[str, Any]:
 # Frames
 
 
-def frames(agent: Agent, simulator: Simulator, rollout: Rollout, count: int) -> tuple[Picture, Picture]:
+def frames(agent: Agent, view: View, rollout: Rollout, count: int) -> tuple[Picture, Picture]:
     """Real and imagined frames (N, T, h, w, 3) of the first `count` episodes.
 
     Where the agent still sees, `imagined` is what it makes of what it sees. A world without pixels is shown as its map,
@@ -220,17 +229,15 @@ def frames(agent: Agent, simulator: Simulator, rollout: Rollout, count: int) -> 
     guess = read(rollout.probe, features(shown)).double().cpu().numpy()
     both = []
     for positions in (data.positions[:count], guess):
-        each = [
-            [_on_map(simulator, s, p) for p in path] for s, path in zip(data.states[:count, 0], positions, strict=True)
-        ]
+        each = [[_on_map(view, s, p) for p in path] for s, path in zip(data.states[:count, 0], positions, strict=True)]
         both.append(np.array(each))
     return both[0], both[1]
 
 
-def _on_map(simulator: Simulator, state: Array, position: Array) -> Picture:
+def _on_map(view: View, state: Array, position: Array) -> Picture:
     """The map of a state with a dot at a position, no larger than two frames."""
-    picture = Image.fromarray(simulator.render_map(state))
-    (x, y), radius = simulator.to_map(position[None])[0], max(picture.size) / 28
+    picture = Image.fromarray(view.render_map(state))
+    (x, y), radius = view.to_map(position[None])[0], max(picture.size) / 28
     x, y = np.clip([x, y], 0, np.array(picture.size) - 1)  # what flies out of the map is held at its edge
     ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), fill=RED)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -5,16 +5,13 @@ Shapes: N states, D latent, I proprio, F factors.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from agent.interaction.replay import Replay
+from agent.learning.records import encode_at
+from modules.perception import Encoder
 from modules.types import State
-
-if TYPE_CHECKING:
-    from agent.agent import Agent
-    from agent.interaction.replay import Dataset
 
 
 def ridge(x: Tensor, y: Tensor, strength: float = 1e-4) -> Tensor:
@@ -30,13 +27,14 @@ def read(weights: Tensor, x: Tensor) -> Tensor:
     return x @ weights[:-1] + weights[-1]
 
 
-def encode_some(agent: Agent, data: Dataset, episodes: Tensor, moments: Tensor) -> State:
-    """Encode observations at (episode, moment), (N,) each, in pieces."""
-    parts = []
-    for i in range(0, len(episodes), 256):
-        seen = data.observe(episodes[i : i + 256], moments[i : i + 256]).map(lambda x: x.to(agent.device))
-        parts.append(agent.perception.encode(seen))
-    return State.cat(parts)
+def encode_some(perception: Encoder, replay: Replay, episodes: Tensor, moments: Tensor) -> State:
+    """States at (episode, moment), (N,) each, encoded in pieces."""
+    return State.cat(
+        [
+            encode_at(perception, replay, episodes[i : i + 256], moments[i : i + 256])[0]
+            for i in range(0, len(episodes), 256)
+        ]
+    )
 
 
 def features(state: State) -> Tensor:
@@ -45,17 +43,17 @@ def features(state: State) -> Tensor:
 
 
 @torch.no_grad()
-def position_probe(agent: Agent, data: Dataset, seed: int = 0, count: int = 2000) -> Tensor:
+def position_probe(perception: Encoder, data: Replay, seed: int = 0, count: int = 2000) -> Tensor:
     """A linear probe from states to positions (D + I + 1, 2), for pictures."""
     assert data.positions is not None
     generator = torch.Generator().manual_seed(seed)
     episodes = torch.randint(data.episodes, (count,), generator=generator)
     moments = torch.randint(data.length + 1, (count,), generator=generator)
-    x = features(encode_some(agent, data, episodes, moments))
+    x = features(encode_some(perception, data, episodes, moments))
     return ridge(x, torch.from_numpy(data.positions[episodes.numpy(), moments.numpy()]).float().to(x.device))
 
 
-def _r2(x: Tensor, y: Tensor, train: int) -> Tensor:
+def held_out_r2(x: Tensor, y: Tensor, train: int) -> Tensor:
     """Held-out R2 of a linear probe per column of y."""
     guess = read(ridge(x[:train], y[:train]), x[train:])
     rest = y[train:]

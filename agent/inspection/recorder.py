@@ -1,4 +1,4 @@
-"""Decisions of whole episodes, kept in the run folder for people to look at: what `report` shows in its player.
+"""Decisions of whole episodes, recorded for people: what `report` shows in its player.
 
 A recording is plain JSON (see `Recorder.recording`); pictures in it are PNG sheets in base64, one frame beside the
 other. Positions are in pixels of the map, columns first; where a state is imagined, a linear probe reads its position.
@@ -19,40 +19,47 @@ from agent.agent import Agent
 from agent.drawing.colours import Picture
 from agent.drawing.frames import to_rgb
 from agent.drawing.media import encode_png
+from agent.evaluation.evaluate import capable
 from agent.inspection.plans import spread
 from agent.inspection.probes import features, read
+from agent.interaction.driver import Listener, Transition
+from agent.interaction.environment import Environment
+from agent.planning import imagine
 from agent.storage.recording import VERSION
-from envs import Simulator
-from envs.api import Array, Tasks
+from envs.api import Array, Tasks, View
 from envs.gym_env import as_observation
 from modules.types import Decision, State
 
 ALTERNATIVES, RECALLED = 8, 3
-
-
 SHEET = 16  # frames in a row of a sheet of an episode
 
 
 class Recorder:
-    """Keeps the Decisions of the first episodes of an evaluation, each until its goal is reached."""
+    """Keeps the decisions of the first episodes of an evaluation, each until its goal is reached."""
 
-    def __init__(self, agent: Agent, simulator: Simulator, tasks: Tasks, probe: Tensor) -> None:
+    def __init__(self, environment: Environment, tasks: Tasks, probe: Tensor) -> None:
         """tasks: those to keep. probe: (D + I + 1, 2) linear, from states to positions."""
-        self.agent, self.simulator, self.tasks, self.probe = agent, simulator, tasks, probe
-        self.past = _past(agent)
+        assert environment.view is not None
+        self.environment, self.tasks, self.probe, self.view = environment, tasks, probe, environment.view
         self.solved = np.zeros(len(tasks), bool)
-        self.episodes = [_episode(agent, simulator, tasks, e) for e in range(len(tasks))]
-        self.frames: list[list[Picture]] = [[] for _ in self.episodes]
+        self.episodes: list[dict[str, Any]] = []
+        self.frames: list[list[Picture]] = [[] for _ in range(len(tasks))]
+
+    def attach(self, agent: Agent) -> Listener:
+        """The listener that records what this agent decides."""
+        self.agent, self.past = agent, _past(agent)
+        self.episodes = [self._episode(e) for e in range(len(self.tasks))]
+        return self.add
 
     @torch.no_grad()
-    def __call__(self, states: Array, decision: Decision) -> None:
-        """One decision, in the states of all episodes that act together, those that are kept first."""
-        count = len(self.tasks)
-        states = states[:count]
-        kept = _plans(self.agent, self.simulator, decision, self.probe, count)
-        recalled = _recalled(self.past, self.simulator, decision.state[:count], self.probe)
-        where = self.simulator.to_map(self.simulator.positions(states))
-        percepts = as_observation(self.simulator.observe(states))
+    def add(self, step: Transition) -> None:
+        """One step of all episodes that act together, those that are kept first."""
+        decision, count = step.decision, len(self.tasks)
+        assert isinstance(decision, Decision)
+        states = step.moment.info["state"][:count]
+        kept = _plans(self.agent, self.view, decision, self.probe, count)
+        recalled = _recalled(self.past, self.view, decision.state[:count], self.probe)
+        where = self.view.to_map(self.view.positions(states))
         begun = bool(self.episodes[0]["moments"])
         for e in np.flatnonzero(~self.solved):
             episode = self.episodes[e]
@@ -60,18 +67,18 @@ class Recorder:
                 episode["plans"].append({"moment": len(episode["moments"]), **kept[e]})
             plan = len(episode["plans"]) - 1
             episode["moments"].append(_moment(decision, int(e), where[e], plan, recalled[e]))
-            if self.agent.perception.senses.pixel_shape:
-                self.frames[e].append(_frame(percepts, int(e)))
+            if self.agent.spec.observation.pixel_shape:
+                self.frames[e].append(_frame(step.moment.observation, int(e)))
         if begun:
-            self.solved |= self.simulator.success(states, self.tasks.goal)
+            self.solved |= step.moment.info["success"][:count]
 
     def recording(self, steps: list[int]) -> dict[str, Any]:
         """All of it, as plain data. steps: primitive actions to each goal, -1 where it was not reached.
 
         Returns:
             {"version", "block", "episodes": [{"task", "steps", "goal", "reach", "map", "frames", "frame_size",
-            "moments": [...], "plans": [...]}]}. The first of a plan's "paths" is the chosen one, the others are
-            candidates of the search's last round from cheap to dear.
+            "goal_frame", "moments": [...], "plans": [...]}]}. The first of a plan's "paths" is the chosen one, the
+            others are candidates of the search's last round from low to high energy.
         """
         for e, episode in enumerate(self.episodes):
             episode["steps"] = int(steps[e])
@@ -79,21 +86,25 @@ class Recorder:
                 episode["frames"] = _png(sheet(self.frames[e]))
         return {"version": VERSION, "block": self.agent.world_model.action_block, "episodes": self.episodes}
 
-
-def _episode(agent: Agent, simulator: Simulator, tasks: Tasks, e: int) -> dict[str, Any]:
-    at = simulator.positions(tasks.goal[e : e + 1])
-    goal, rim = simulator.to_map(np.concatenate([at, at + np.array([simulator.success_radius, 0.0])]))
-    shape = agent.perception.senses.pixel_shape
-    return {
-        "task": e,
-        "goal": _numbers(goal),
-        "reach": round(float(np.linalg.norm(rim - goal)), 2),
-        "map": _png(simulator.render_map(tasks.start[e])),
-        "frames": None,
-        "frame_size": [shape[2], shape[1]] if shape else None,
-        "moments": [],
-        "plans": [],
-    }
+    def _episode(self, e: int) -> dict[str, Any]:
+        simulator, goals = capable(self.environment)
+        at = self.view.positions(self.tasks.goal[e : e + 1])
+        goal, rim = self.view.to_map(np.concatenate([at, at + np.array([goals.success_radius, 0.0])]))
+        shape = self.agent.spec.observation.pixel_shape
+        picture = None
+        if shape:
+            picture = _png(_frame(as_observation(simulator.observe(self.tasks.goal[e : e + 1])), 0))
+        return {
+            "task": e,
+            "goal": _numbers(goal),
+            "reach": round(float(np.linalg.norm(rim - goal)), 2),
+            "map": _png(self.view.render_map(self.tasks.start[e])),
+            "frames": None,
+            "frame_size": [shape[2], shape[1]] if shape else None,
+            "goal_frame": picture,
+            "moments": [],
+            "plans": [],
+        }
 
 
 def _moment(decision: Decision, e: int, at: Array, plan: int, recalled: dict[str, Any] | None) -> dict[str, Any]:
@@ -103,7 +114,7 @@ def _moment(decision: Decision, e: int, at: Array, plan: int, recalled: dict[str
         "replanned": decision.replanned,
         "plan": plan if decision.mode == 2 else None,
         "milliseconds": round(decision.milliseconds, 2),
-        "surprise": None if decision.surprise is None else _short(decision.surprise[e]),
+        "surprise": _finite(decision.surprise, e),
         "drives": {k: _short(v[e, 0]) for k, v in decision.cost.drives.items()},
         "critic": _short(decision.cost.critic[e, 0]),
         "recalled": recalled,
@@ -118,7 +129,7 @@ def _past(agent: Agent) -> State | None:
     return held.state[~held.imagined].map(Tensor.clone)
 
 
-def _recalled(past: State | None, simulator: Simulator, state: State, probe: Tensor) -> list[dict[str, Any] | None]:
+def _recalled(past: State | None, view: View, state: State, probe: Tensor) -> list[dict[str, Any] | None]:
     """The remembered states that are most like each state (E, ...): how unlike (root mean square), and where."""
     if past is None:
         return [None] * len(state.latent)
@@ -126,14 +137,12 @@ def _recalled(past: State | None, simulator: Simulator, state: State, probe: Ten
     at = read(probe, features(past[found.indices])).double().cpu().numpy()
     unlike = found.values / state.latent.shape[-1] ** 0.5
     return [
-        {"unlike": [_short(x) for x in unlike[e]], "at": [_numbers(p) for p in simulator.to_map(at[e])]}
+        {"unlike": [_short(x) for x in unlike[e]], "at": [_numbers(p) for p in view.to_map(at[e])]}
         for e in range(len(at))
     ]
 
 
-def _plans(
-    agent: Agent, simulator: Simulator, decision: Decision, probe: Tensor, count: int
-) -> list[dict[str, Any]] | None:
+def _plans(agent: Agent, view: View, decision: Decision, probe: Tensor, count: int) -> list[dict[str, Any]] | None:
     """For each episode the chosen plan and some that lost: imagined, judged, painted. None when nothing was planned.
 
     All E episodes are imagined, as an oracle knows only of all of them; the first `count` are kept.
@@ -146,16 +155,17 @@ def _plans(
     ):
         return None
     chosen, candidates = decision.plan, decision.candidates
+    assert len(candidates.energy) == len(chosen.energy), "all recorded episodes plan at the same moments"
     picked = [spread(candidates.energy[e], float(chosen.energy[e]), ALTERNATIVES) for e in range(len(chosen.energy))]
     most = max(len(p) for p in picked)
     index = torch.stack([torch.cat([p, p.new_zeros(most - len(p))]) for p in picked])
     rows = torch.arange(len(picked), device=index.device)[:, None]
     actions = torch.cat([chosen.actions[:, None], candidates.actions[rows, index]], 1)  # E P H K A
-    imagined = agent.imagine(decision.state, actions)
-    cost = agent.judge.path(imagined, actions, decision.directive)
+    imagined = imagine(agent.level.world_model, decision.state, actions)
+    cost = agent.level.cost.trajectory(imagined, decision.directive)
     here = decision.state.map(lambda x: x[:, None, None].expand(-1, actions.shape[1], 1, -1))
-    at = read(probe, features(State.cat([here, imagined], 2))).double().cpu().numpy()
-    painted = agent.decoder.picture(imagined[:count].map(lambda x: x.flatten(0, 2))).pixels
+    at = read(probe, features(State.cat([here, imagined.states], 2))).double().cpu().numpy()
+    painted = agent.decoder.picture(imagined.states[:count].map(lambda x: x.flatten(0, 2))).pixels
     pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, (count, *actions.shape[1:3])))
     out = []
     for e, some in enumerate(picked[:count]):
@@ -169,7 +179,7 @@ def _plans(
                 "paths": [
                     {
                         "energy": _short(cost.energy[e, p]),
-                        "at": [_numbers(x) for x in simulator.to_map(at[e, p])],
+                        "at": [_numbers(x) for x in view.to_map(at[e, p])],
                         "drives": {k: [_short(x) for x in v[e, p]] for k, v in cost.drives.items()},
                         "critic": [_short(x) for x in cost.critic[e, p]],
                     }
@@ -202,6 +212,11 @@ def _png(picture: Picture) -> str:
 
 def _numbers(x: Array) -> list[float]:
     return [round(float(v), 2) for v in x]
+
+
+def _finite(surprise: Tensor | None, e: int) -> float | None:
+    """The surprise of one episode, where a block of its actions ended."""
+    return None if surprise is None or not bool(surprise[e].isfinite()) else _short(surprise[e])
 
 
 def _short(x: Tensor) -> float:

@@ -1,13 +1,10 @@
-"""From worlds to episodes: how the data of self-supervised learning come about.
+"""Exploration: from environments to the episodes of self-supervised learning.
 
-Exploration knows nothing of the world but its action limits: a direction that wanders, a strength that varies, held for
-a block more often than not, since held actions are what a planner will propose. Several episodes share one scene (the
-same walls) so that the critic can ask for goals that another episode has seen.
+The explorer knows nothing of the environment but its action space: a direction that wanders, a strength that varies,
+held for a block more often than not, since held actions are what a planner will propose. Several episodes share one
+scene (the same walls) so that the critic can ask for goals that another episode has seen.
 
-Frames are kept once per action block, all primitive actions are kept. Action block t leads from observation t to t + 1,
-and no transition crosses a reset.
-
-Shapes: M episodes, T blocks, K primitive actions a block, A action, S sensors, P physical state.
+Shapes: M episodes, E environments, T blocks, K primitive actions a block, A action.
 """
 
 from __future__ import annotations
@@ -16,178 +13,155 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.config import ExploreConfig as Config
+from agent.config import ExploreConfig
 from agent.errors import NonFinite, UserError
-from agent.interaction.environment import OpenWorld, actions_of, as_tensors
-from agent.interaction.replay import Dataset, _joined
-from envs import Simulator
-from modules.types import ActionSpace
+from agent.interaction.driver import Moment, Transition, drive, steps
+from agent.interaction.environment import Environment
+from agent.interaction.replay import Pieces, Replay
+from envs import SimVectorEnv
+from modules.types import Actions
 
 SHARD = 1000  # episodes explored together; every shard draws from a random stream of its own
+COPIES = 8  # of an environment that is not ours
 
-
-Spread = Callable[..., Iterable[Any]]
+MapFn = Callable[..., Iterable[Any]]
 """map, or something that calls a function on several arguments elsewhere and gives the results in order."""
 
 
-def explore(config: Config, world: OpenWorld, block: int, seed: int, spread: Spread = map) -> Dataset:
-    """Explore whatever world it is, shard by shard; what comes out depends on config and seed, not on `spread`."""
+def explore(config: ExploreConfig, environment: Environment, block: int, seed: int, map_fn: MapFn = map) -> Replay:
+    """Explore an environment, shard by shard; what comes out depends on config and seed, not on `map_fn`.
+
+    Raises:
+        UserError: its episodes are shorter than the pieces that are asked for.
+        NonFinite: it gave observations that are not finite.
+    """
     size = max(1, config.per_scene) * max(1, SHARD // max(1, config.per_scene))
     counts = [min(size, config.episodes - first) for first in range(0, config.episodes, size)]
     streams = np.random.SeedSequence([seed, 1]).spawn(len(counts))
-    shards = [(replace(config, episodes=n), world, block, stream) for n, stream in zip(counts, streams, strict=True)]
-    data = _joined(spread(explore_shard, shards), counts)
-    if data.sensors is not None and not bool(torch.isfinite(data.sensors).all()):
-        episode, moment, sensor = (~torch.isfinite(data.sensors)).nonzero()[0].tolist()
+    shards = [
+        (replace(config, episodes=n), environment, block, stream) for n, stream in zip(counts, streams, strict=True)
+    ]
+    replay, scenes = Replay(reserve=config.episodes), 0
+    for pieces in map_fn(explore_shard, shards):
+        if environment.truth is None or environment.has_scenes:
+            pieces["scene"] = pieces["scene"] + scenes
+            scenes = int(pieces["scene"][-1]) + 1
+        replay.append(pieces)
+    sensors = replay.sensors
+    if sensors is not None and not bool(torch.isfinite(sensors).all()):
+        episode, moment, sensor = (~torch.isfinite(sensors)).nonzero()[0].tolist()
         raise NonFinite(
-            f"observations: sensor {sensor} is {float(data.sensors[episode, moment, sensor])} in episode {episode}, "
-            f"after {moment * block} actions; this world cannot be learned from until that is mended"
+            f"observations: sensor {sensor} is {float(sensors[episode, moment, sensor])} in episode {episode}, after "
+            f"{moment * block} actions; fix the environment before training on it"
         )
-    return data
+    return replay
 
 
-def explore_shard(shard: tuple[Config, OpenWorld, int, np.random.SeedSequence]) -> Dataset:
-    """One shard of an exploration: (settings, world, K, random stream)."""
-    config, world, block, stream = shard
+def explore_shard(shard: tuple[ExploreConfig, Environment, int, np.random.SeedSequence]) -> dict[str, Any]:
+    """One shard of an exploration: (settings, environment, K, random stream) -> pieces (see `Replay.append`)."""
+    config, environment, block, stream = shard
     rng = np.random.default_rng(stream)
-    if world.simulator is not None:
-        return collect(config, world.simulator, block, rng)
-    assert world.make is not None
-    mode = gym.vector.AutoresetMode.NEXT_STEP
-    envs = gym.vector.SyncVectorEnv([world.make] * 8, autoreset_mode=mode)
+    if environment.truth is not None:
+        return explore_simulator(config, environment, block, rng)
+    envs = environment.make(COPIES)
     try:
-        return collect_gymnasium(config, envs, block, rng, world.actions)
+        return explore_vector(config, envs, block, rng, environment.spec.actions)
     finally:
         envs.close()
 
 
-def explorer(config: Config, space: ActionSpace, n: int, block: int) -> Callable[[np.random.Generator], NDArray]:
-    """A function that gives the next action block (n, K, A) of n independent explorers."""
-    high = np.asarray(space.high)
-    low = np.asarray(space.low)
-    centre, half = (high + low) / 2, (high - low) / 2
-    direction: NDArray | None = None
+def explore_simulator(
+    config: ExploreConfig, environment: Environment, block: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """M episodes of T blocks in copies of a simulator, all stepped at once and never truncated."""
+    count, simulator = config.episodes, environment.truth
+    assert simulator is not None
+    scene, states = np.arange(count) // max(1, config.per_scene), simulator.reset(rng, count)
+    if environment.scenes is not None:
+        states = environment.scenes.reset_within_scene(rng, states[scene * max(1, config.per_scene)])
+    envs = SimVectorEnv(simulator, count, config.length * block + 1)  # no piece is truncated
+    envs.np_random = rng  # one stream for the explorer and the noise of the environment
+    pieces = Pieces(config.length, block)
+    explorer = Explorer(config, environment.spec.actions, count, block, rng)
+    drive(envs, explorer, steps(config.length * block), [pieces.add], options={"state": states, "goal": states})
+    found = pieces.joined(count)
+    flat = found["states"].reshape(-1, found["states"].shape[-1])
+    shape = found["states"].shape[:2]
+    if environment.view is not None:
+        found["positions"] = environment.view.positions(flat).reshape(*shape, 2)
+    if environment.factors is not None:
+        named = environment.factors.factors(flat)
+        found |= {f"factors.{name}": x.reshape(shape) for name, x in named.items()}
+    found["scene"] = scene if environment.has_scenes else np.zeros(count, np.int64)
+    return found
 
-    def turned(d: NDArray, by: float, rng: np.random.Generator) -> NDArray:
-        d = d + by * rng.standard_normal(d.shape)
-        return d / np.maximum(np.linalg.norm(d, axis=-1, keepdims=True), 1e-9)
 
-    def block_of(rng: np.random.Generator) -> NDArray:
-        nonlocal direction
-        fresh = turned(np.zeros((n, space.size)), 1.0, rng)
-        if direction is None:
-            direction = fresh
-        direction = np.where(rng.random((n, 1)) < config.redraw, fresh, turned(direction, config.wander, rng))
-        held = rng.random((n, 1, 1)) < config.held
-        each = np.repeat(direction[:, None], block, 1)
-        each = np.where(held, each, turned(each, config.jitter, rng))
-        strength = np.where(held, rng.standard_normal((n, 1, 1)), rng.standard_normal((n, block, 1)))
+def explore_vector(
+    config: ExploreConfig, envs: Any, block: int, rng: np.random.Generator, actions: Actions
+) -> dict[str, Any]:
+    """M pieces of T blocks from any Gymnasium vector environment, whose episodes end when they end."""
+    pieces = Pieces(config.length, block)
+    explorer = Explorer(config, actions, envs.num_envs, block, rng)
+    limit = 100 * config.episodes * config.length * block
+    taken = 0
+
+    def stop(_: Transition) -> bool:
+        nonlocal taken
+        taken += 1
+        if taken >= limit:
+            raise UserError(
+                f"episodes of this environment are shorter than --collect.length {config.length} blocks of {block} "
+                "actions: give a smaller --collect.length"
+            )
+        return pieces.count >= config.episodes
+
+    drive(envs, explorer, stop, [pieces.add], seed=int(rng.integers(2**31)))
+    return {**pieces.joined(config.episodes), "scene": np.arange(config.episodes)}
+
+
+class Explorer:
+    """Wandering, mostly held actions in E environments, each at its own place in a block (`driver.Act`)."""
+
+    def __init__(
+        self, config: ExploreConfig, actions: Actions, count: int, block: int, rng: np.random.Generator
+    ) -> None:
+        self.config, self.actions, self.block, self.rng = config, actions, block, rng
+        self._direction: NDArray | None = None
+        self._within = np.zeros(count, np.int64)
+        self._block = np.zeros((count, block, actions.size), np.float32)
+        self._begun = False
+
+    def __call__(self, moment: Moment) -> tuple[NDArray, None]:
+        """The next primitive action of each environment, (E, A)."""
+        self._within[moment.is_first] = 0
+        begins = self._within == 0
+        if begins.any():
+            fresh = self.next_block()
+            self._block = np.where(begins[:, None, None], fresh, self._block) if self._begun else fresh
+            self._begun = True
+        action = self._block[np.arange(len(begins)), self._within]
+        self._within = (self._within + 1) % self.block
+        return action, None
+
+    def next_block(self) -> NDArray:
+        """Action blocks (E, K, A), in the environment's units."""
+        config, rng, count = self.config, self.rng, len(self._within)
+        fresh = self._turned(np.zeros((count, self.actions.size)), 1.0)
+        if self._direction is None:
+            self._direction = fresh
+        redrawn = rng.random((count, 1)) < config.redraw
+        self._direction = np.where(redrawn, fresh, self._turned(self._direction, config.wander))
+        held = rng.random((count, 1, 1)) < config.held
+        each = np.repeat(self._direction[:, None], self.block, 1)
+        each = np.where(held, each, self._turned(each, config.jitter))
+        strength = np.where(held, rng.standard_normal((count, 1, 1)), rng.standard_normal((count, self.block, 1)))
         strength = np.clip(config.strength + 0.3 * strength, 0.05, 1.0)
-        return (centre + half * each * strength).astype(np.float32)
+        return self.actions.scale(torch.from_numpy(each * strength)).numpy().astype(np.float32)
 
-    return block_of
-
-
-def collect(config: Config, simulator: Simulator, block: int, rng: np.random.Generator) -> Dataset:
-    """Explore the world of a simulator: M episodes of T blocks, all stepped at once."""
-    n, space = config.episodes, actions_of(simulator)
-    scene = np.arange(n) // max(1, config.per_scene)
-    states = simulator.reset(rng, n)
-    states = simulator.reset_within_scene(rng, states[scene * max(1, config.per_scene)])
-    explore = explorer(config, space, n, block)
-    frames, actions, trace = [simulator.observe(states)], [], [states]
-    for _ in range(config.length):
-        chunk = explore(rng)
-        for k in range(block):
-            states = simulator.step(states, chunk[:, k], rng)
-        frames.append(simulator.observe(states))
-        actions.append(chunk)
-        trace.append(states)
-    stacked = {name: torch.from_numpy(np.stack([f[name] for f in frames], 1)) for name in frames[0]}
-    factors = [simulator.factors(s) for s in trace]
-    return Dataset(
-        pixels=stacked.get("pixels"),
-        sensors=stacked.get("sensors"),
-        actions=torch.from_numpy(np.stack(actions, 1)),
-        scene=scene if simulator.has_scenes else np.zeros(n, np.int64),
-        factors={k: np.stack([f[k] for f in factors], 1) for k in factors[0]},
-        positions=np.stack([simulator.positions(s) for s in trace], 1),
-        states=np.stack(trace, 1),
-        simulator=simulator,
-    )
-
-
-def collect_gymnasium(
-    config: Config, envs: gym.vector.VectorEnv, block: int, rng: np.random.Generator, space: ActionSpace
-) -> Dataset:
-    """Explore any Gymnasium vector environment, through its own autoreset.
-
-    Pieces of T blocks that lie inside one episode are kept; whatever a reset interrupts is dropped. Reward is not read.
-    """
-    modes = gym.vector.AutoresetMode
-    mode = envs.metadata.get("autoreset_mode", modes.NEXT_STEP)
-    n, length = envs.num_envs, config.length * block
-    explore = explorer(config, space, n, block)
-    observation, _ = envs.reset(seed=int(rng.integers(2**31)))
-    streams: list[tuple[list, list]] = [([_one(observation, i)], []) for i in range(n)]
-    finished: list[tuple[list, list]] = []
-    done = np.zeros(n, bool)
-    chunk, within = explore(rng), np.zeros(n, np.int64)  # every world is somewhere in a block of its own
-    for step in range(100 * config.episodes * length):
-        if step and (within == 0).any():
-            chunk = np.where((within == 0)[:, None, None], explore(rng), chunk)
-        action = chunk[np.arange(n), within]
-        resets = done & (mode == modes.NEXT_STEP)  # this step ignores their action and only resets them
-        if mode == modes.DISABLED and done.any():
-            observation, _ = envs.reset(options={"reset_mask": done})
-            for i in np.flatnonzero(done).tolist():
-                streams[i], within[i] = ([_one(observation, i)], []), 0
-                action[i] = chunk[i, 0]
-        observation, _, terminated, truncated, info = envs.step(action)
-        done = (terminated | truncated) & ~resets
-        for i in range(n):
-            if resets[i]:
-                streams[i], within[i] = ([_one(observation, i)], []), 0
-                continue
-            frames, actions = streams[i]
-            ended_within = done[i] and mode == modes.SAME_STEP  # the observation is already the next episode's
-            frames.append(_one(info["final_obs"][i]) if ended_within else _one(observation, i))
-            actions.append(action[i])
-            within[i] = (within[i] + 1) % block
-            if len(actions) == length:
-                finished.append((frames[::block], actions))
-            if len(actions) == length or done[i]:
-                streams[i], within[i] = ([_one(observation, i)], []), 0
-        if len(finished) >= config.episodes:
-            break
-    else:
-        raise UserError(
-            f"episodes of this world are shorter than --collect.length {config.length} blocks of {block} actions: "
-            "give a smaller --collect.length"
-        )
-    finished = finished[: config.episodes]
-    both = [as_tensors({k: np.stack([f[k] for f in frames]) for k in frames[0]}) for frames, _ in finished]
-    first = both[0]
-    return Dataset(
-        pixels=None if first.pixels is None else torch.stack([b.pixels for b in both if b.pixels is not None]),
-        sensors=None if first.sensors is None else torch.stack([b.sensors for b in both if b.sensors is not None]),
-        actions=torch.from_numpy(np.stack([np.stack(a).reshape(config.length, block, -1) for _, a in finished])),
-        scene=np.arange(len(finished)),
-        factors=None,
-        positions=None,
-    )
-
-
-def _one(observation: Any, index: int | None = None) -> dict[str, NDArray]:
-    """One world's observation by sense, out of a batch when index is given."""
-    named = observation if isinstance(observation, dict) else {"": observation}
-    picked = {k: np.array(v if index is None else v[index]) for k, v in named.items()}
-    if "" in picked:
-        array = picked.pop("")
-        picked["pixels" if array.dtype == np.uint8 and array.ndim == 3 else "sensors"] = array
-    return {k: v for k, v in picked.items() if k in ("pixels", "sensors")}
+    def _turned(self, direction: NDArray, by: float) -> NDArray:
+        direction = direction + by * self.rng.standard_normal(direction.shape)
+        return direction / np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-9)

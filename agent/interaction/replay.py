@@ -1,87 +1,231 @@
-"""Episodes side by side: what exploration leaves and learning reads.
+"""Replay: pieces of episodes side by side, which exploration leaves and learning reads. It can grow.
 
 Frames are kept once per action block, all primitive actions are kept. Action block t leads from observation t to t + 1,
-and no transition crosses a reset.
+and no piece crosses a reset.
 
-Shapes: M episodes, T blocks, K primitive actions a block, A action, S sensors, P physical state.
+Shapes: M pieces, T blocks, K primitive actions a block, A action, S sensors, P numbers of a physical state, E
+environments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
-from envs import Simulator
+from agent.interaction.driver import Transition
 from modules.types import Observation
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Episodes side by side."""
+class Replay:
+    """Pieces of T blocks. Data for learning are tensors; what only probes and pictures may read are arrays."""
 
-    pixels: Tensor | None
-    """(M, T+1, C, H, W) uint8."""
-    sensors: Tensor | None
-    """(M, T+1, S) float32."""
-    actions: Tensor
-    """(M, T, K, A) float32."""
-    scene: NDArray[np.int64]
-    """(M,) episodes with the same number share a scene."""
-    factors: dict[str, NDArray] | None
-    """Name -> (M, T+1) factors of variation for probes and pictures; never used in training."""
-    positions: NDArray | None
-    """(M, T+1, 2) likewise."""
-    states: NDArray | None = None
-    """(M, T+1, P) full physical states, likewise."""
-    simulator: Simulator | None = None
-    """The world they came from, when it is a simulator."""
+    def __init__(self, reserve: int = 0, capacity: int | None = None) -> None:
+        """reserve: pieces to make room for at once. capacity: the oldest piece is overwritten beyond that many."""
+        self.capacity = capacity
+        self.size = self.version = 0
+        """version: grows with each append, for those who cache what they computed from the data."""
+        self._head = 0
+        self._reserve = reserve if capacity is None else capacity
+        self._store: dict[str, Any] = {}
+
+    # Reading
+
+    def __len__(self) -> int:
+        return self.size
 
     @property
     def episodes(self) -> int:
         """M."""
-        return self.actions.shape[0]
+        return self.size
 
     @property
     def length(self) -> int:
         """T."""
-        return self.actions.shape[1]
+        return self._store["actions"].shape[1]
+
+    @property
+    def actions(self) -> Tensor:
+        """(M, T, K, A) float32."""
+        return self._store["actions"][: self.size]
+
+    @property
+    def pixels(self) -> Tensor | None:
+        """(M, T+1, C, H, W) uint8."""
+        return self._get("pixels")
+
+    @property
+    def sensors(self) -> Tensor | None:
+        """(M, T+1, S) float32."""
+        return self._get("sensors")
+
+    @property
+    def scene(self) -> NDArray[np.int64]:
+        """(M,) pieces with the same number share a scene, between whose states one can travel."""
+        return self._store["scene"][: self.size]
+
+    @property
+    def states(self) -> NDArray | None:
+        """(M, T+1, P) physical states, for probes and pictures; never used in training."""
+        return self._get("states")
+
+    @property
+    def positions(self) -> NDArray | None:
+        """(M, T+1, 2) likewise."""
+        return self._get("positions")
+
+    @property
+    def factors(self) -> dict[str, NDArray] | None:
+        """Name -> (M, T+1) factors of variation, likewise."""
+        names = [name for name in self._store if name.startswith("factors.")]
+        return {name.removeprefix("factors."): self._get(name) for name in names} or None
 
     def observe(self, episode: Tensor, time: Tensor | slice) -> Observation:
         """Observations at (episode, time), whatever shape the two index to."""
+        pixels, sensors = self.pixels, self.sensors
         return Observation(
-            None if self.pixels is None else self.pixels[episode, time],
-            None if self.sensors is None else self.sensors[episode, time],
+            None if pixels is None else pixels[episode, time], None if sensors is None else sensors[episode, time]
         )
 
+    def draw(self, batch: int, window: int, generator: Generator) -> tuple[Tensor, int]:
+        """Pieces (B,) drawn with replacement, and the moment at which a window of T' states begins in all of them."""
+        episode = torch.randint(self.size, (batch,), generator=generator)
+        return episode, int(torch.randint(self.length + 2 - window, (1,), generator=generator))
 
-def _joined(parts: Iterable[Dataset], counts: list[int]) -> Dataset:
-    """One dataset of several. Parts are copied as they come, so that no two are held beside the whole."""
-    whole: dict[str, Any] = {}
-    scenes, first = 0, 0
+    # Writing
 
-    def place(name: str, x: Any) -> None:
-        if name not in whole:
-            shape = (sum(counts), *x.shape[1:])
-            whole[name] = x.new_empty(shape) if isinstance(x, Tensor) else np.empty(shape, x.dtype)
-        whole[name][first : first + len(x)] = x
+    def append(self, pieces: dict[str, Any]) -> None:
+        """Add pieces: `actions` (M, T, K, A) and whatever else there is, each with M rows; they are copied."""
+        count = len(pieces["actions"])
+        if self._store and set(pieces) != set(self._store):
+            raise ValueError(f"pieces have {sorted(pieces)}, this replay holds {sorted(self._store)}")
+        if self.capacity is not None and count > self.capacity:
+            pieces, count = {name: x[-self.capacity :] for name, x in pieces.items()}, self.capacity
+        room = len(self._store["actions"]) if self._store else 0
+        if self.size + count > room and (self.capacity is None or room < self.capacity):
+            self._grow(pieces, max(self._reserve, self.size + count, 2 * self.size))
+            room = len(self._store["actions"])
+        first = min(count, room - self._head)
+        for name, x in pieces.items():
+            self._store[name][self._head : self._head + first] = x[:first]
+            self._store[name][: count - first] = x[first:]
+        self._head = (self._head + count) % room if self.capacity is not None else self._head + count
+        self.size = min(self.size + count, room)
+        self.version += 1
 
-    part = None
-    for part in parts:
-        for name in ("pixels", "sensors", "actions", "positions", "states"):
-            if getattr(part, name) is not None:
-                place(name, getattr(part, name))
-        for name, x in (part.factors or {}).items():
-            place(f"factors.{name}", x)
-        place("scene", part.scene + scenes)
-        scenes += int(part.scene[-1]) + 1 if part.simulator is None or part.simulator.has_scenes else 0
-        first += part.episodes
-    assert part is not None
-    factors = {k.removeprefix("factors."): whole.pop(k) for k in [k for k in whole if k.startswith("factors.")]}
-    for name in ("pixels", "sensors", "positions"):
-        whole.setdefault(name, None)
-    return Dataset(**whole, factors=factors or None, simulator=part.simulator)
+    def state_dict(self) -> dict[str, Any]:
+        """Everything held, as flat tensors, arrays and numbers."""
+        held = {name: x[: self.size] for name, x in self._store.items()}
+        return {**held, "size": self.size, "head": self._head, "version": self.version}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, in a replay of the same capacity."""
+        held = {k: v for k, v in state.items() if k not in ("size", "head", "version")}
+        self._store, self.size = {}, 0
+        if held:
+            self._grow(held, max(self._reserve, len(held["actions"])))
+            for name, x in held.items():
+                self._store[name][: len(x)] = x
+        self.size, self._head, self.version = int(state["size"]), int(state["head"]), int(state["version"])
+
+    def _get(self, name: str) -> Any:
+        return self._store[name][: self.size] if name in self._store else None
+
+    def _grow(self, like: dict[str, Any], rows: int) -> None:
+        """Room for so many pieces."""
+        for name, x in like.items():
+            shape = (rows, *x.shape[1:])
+            larger = x.new_empty(shape) if isinstance(x, Tensor) else np.empty(shape, x.dtype)
+            if name in self._store:
+                larger[: self.size] = self._store[name][: self.size]
+            self._store[name] = larger
+
+
+class Pieces:
+    """A listener that cuts what happens in E environments into pieces of T blocks, each inside one episode.
+
+    A piece that an episode's end interrupts is dropped; a piece that is full is finished, and the next one begins.
+    """
+
+    def __init__(self, length: int, block: int) -> None:
+        """length: T. block: K."""
+        self.length, self.block = length, block
+        self.finished: list[dict[str, NDArray]] = []
+        """Pieces in the order in which they were finished, (n, ...) each."""
+        self._frames: dict[str, NDArray] = {}
+        self._actions = np.empty(0, np.float32)
+        self._cursor = np.zeros(0, np.int64)
+
+    @property
+    def count(self) -> int:
+        """Pieces finished so far."""
+        return sum(len(part["actions"]) for part in self.finished)
+
+    def add(self, step: Transition) -> None:
+        """One step of E environments."""
+        if not len(self._cursor):
+            self._begin(step)
+        first = step.moment.is_first
+        if first.any():  # DISABLED and SAME_STEP resets: the moment itself is the first observation
+            self._write(step.moment.observation, step.moment.info, first, np.zeros(int(first.sum()), np.int64))
+            self._cursor[first] = 0
+        real = step.real
+        rows = np.flatnonzero(real)
+        self._actions[rows, self._cursor[rows]] = step.action[rows]
+        self._cursor[real] += 1
+        boundary = real & (self._cursor % self.block == 0)
+        if boundary.any():
+            self._write(step.observation, step.info, boundary, self._cursor[boundary] // self.block)
+        full = real & (self._cursor == self.length * self.block)
+        if full.any():
+            self._finish(full, step)
+        self._cursor[step.ended] = 0
+
+    def _begin(self, step: Transition) -> None:
+        count, size = step.action.shape
+        self._cursor = np.zeros(count, np.int64)
+        self._actions = np.zeros((count, self.length * self.block, size), np.float32)
+        for name, x in _named(step.moment.observation, step.moment.info).items():
+            self._frames[name] = np.zeros((count, self.length + 1, *x.shape[1:]), x.dtype)
+
+    def _write(self, observation: Any, info: dict[str, Any], rows: NDArray, at: NDArray) -> None:
+        for name, x in _named(observation, info).items():
+            self._frames[name][np.flatnonzero(rows), at] = x[rows]
+
+    def _finish(self, full: NDArray[np.bool_], step: Transition) -> None:
+        if full.all():  # the usual case of simulators: hand over the buffers, the next piece gets new ones
+            whole, actions = dict(self._frames), self._actions
+            self._frames = {name: np.zeros_like(x) for name, x in whole.items()}
+            self._actions = np.zeros_like(actions)
+        else:
+            whole, actions = {name: x[full] for name, x in self._frames.items()}, self._actions[full]
+        whole["actions"] = actions.reshape(len(actions), self.length, self.block, -1)
+        self.finished.append(whole)
+        self._cursor[full] = 0
+        self._write(step.observation, step.info, full, np.zeros(int(full.sum()), np.int64))
+
+    def joined(self, count: int) -> dict[str, Any]:
+        """The first `count` pieces: tensors for learning, arrays for what is privileged."""
+        parts = self.finished
+        whole = {
+            name: (parts[0][name] if len(parts) == 1 else np.concatenate([part[name] for part in parts]))[:count]
+            for name in parts[0]
+        }
+        return {name: torch.from_numpy(x) if name != "states" else x for name, x in whole.items()}
+
+
+def _named(observation: Any, info: dict[str, Any]) -> dict[str, NDArray]:
+    """What is kept of E environments, by name: pixels, sensors, and physical states where `info` has them."""
+    named = observation if isinstance(observation, dict) else {"": observation}
+    kept = {k: np.asarray(v) for k, v in named.items() if k in ("pixels", "sensors")}
+    if "" in named:
+        array = np.asarray(named[""])
+        kept["pixels" if array.dtype == np.uint8 and array.ndim == 4 else "sensors"] = array
+    if "sensors" in kept:
+        kept["sensors"] = kept["sensors"].astype(np.float32, copy=False)
+    if isinstance(info.get("state"), np.ndarray):
+        kept["states"] = info["state"]
+    return kept

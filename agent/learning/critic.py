@@ -1,34 +1,136 @@
-"""The critic learns from memory records, perceived and imagined.
+"""The critic learns the cost-to-go from memory records, perceived and imagined.
 
-Shapes: M episodes, K primitive actions a block, A action, D latent, N imagined futures.
+Shapes: B states, P scenes, R records, N imagined futures, K primitive actions a block, A action, D latent.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from agent.interaction.replay import Dataset
-from modules import cost
-from modules.types import State
+from agent.config import LearnConfig
+from agent.console import Progress
+from agent.interaction.replay import Replay
+from agent.learning.records import Scenes, next_record, remember
+from modules.cost import CostModule
+from modules.critic import Critic, critic_loss
+from modules.memory import EpisodicMemory
+from modules.perception import Encoder
+from modules.types import Imagined, State, WorldModel
 
-if TYPE_CHECKING:
-    from agent.agent import Agent
-    from agent.config import Config as RunConfig
-from agent.learning.records import Scenes, next_record
-from agent.learning.schedules import Phase
+ROWS, GOALS = 8, 16  # records and goals of each scene in a batch
+PIECE = 256  # records whose futures are imagined at once
 
 
-def futures(agent: Agent, state: State, far: int) -> tuple[State, Tensor]:
-    """What `held_actions` lead to: states (B, ...) -> imagined (B, N, ...), and how many blocks ahead each is, (N,).
+class CriticUpdate:
+    """TC(s, g) for states and goals of the same scene (`updates.Update`)."""
+
+    name, shared = "critic", False
+
+    def __init__(
+        self,
+        perception: Encoder,
+        model: WorldModel,
+        cost: CostModule,
+        memory: EpisodicMemory,
+        replay: Replay,
+        learn: LearnConfig,
+        primitives: Tensor,
+    ) -> None:
+        """primitives: (N, A) the actions whose futures are imagined (`types.Actions.primitives`)."""
+        assert isinstance(cost.critic, Critic) and isinstance(cost.target, Critic)
+        self.critic, self.target, self.cost = cost.critic, cost.target, cost
+        self.perception, self.model, self.memory, self.replay, self.learn = perception, model, memory, replay, learn
+        self.steps, self.rate = learn.critic_steps, learn.critic_rate
+        self.parameters = list(self.critic.parameters())
+        self.held = primitives[:, None].expand(-1, model.action_block, -1).to(perception.sensor_offset.device)
+        self._table: Imagined | None = None
+
+    def ready(self, replay: Replay) -> bool:
+        """There has to be something to remember."""
+        return replay.size > 0 and self.memory.config.capacity > 0
+
+    @torch.no_grad()
+    def prepare(self, progress: Progress | None, tabulate: bool) -> None:
+        """Fill memory from the replay, and imagine the futures of all records if nothing they depend on will change."""
+        if not self.memory.size or not tabulate:
+            remember(self.perception, self.memory, self.replay, self.learn.critic_records)
+        self.records = self.memory.records()
+        self.scenes = Scenes(self.replay, self.records)
+        self.following = next_record(self.records, self.model.action_block)
+        self._table = None
+        if not tabulate:
+            return
+        # Kept in half precision: they are only ever compared through the critic. One buffer, filled piece by piece.
+        state, size = self.records.state, len(self.records.time)
+        count = len(futures(self.model, state[:1], self.held, self.learn.critic_far)[1])
+        table = state.map(lambda x: x.new_empty(size, count, x.shape[-1], dtype=torch.bfloat16))
+        if progress is not None:
+            progress.start("prepare critic", size, unit="records")
+        for first in range(0, size, PIECE):
+            piece = slice(first, first + PIECE)
+            ahead = futures(self.model, state[piece], self.held, self.learn.critic_far)[0].states
+            table.latent[piece], table.proprio[piece] = ahead.latent.bfloat16(), ahead.proprio.bfloat16()
+            if progress is not None:
+                progress.update(min(first + PIECE, size))
+        self._table = Imagined(table, None)
+
+    def loss(self, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Value iteration on a batch of records and goals of the same scenes."""
+        learn, state = self.learn, self.records.state
+        which = self.scenes.draw(learn.critic_scenes, generator)
+        record, other = (self.scenes.pick(which, n, generator) for n in (ROWS, GOALS - ROWS))
+        future, blocks, led = self._futures(record)
+        # Goals: the records themselves, what was just imagined of half of them, and anything else of the scene.
+        near = torch.randint(future.latent.shape[2], (len(which), ROWS // 2), generator=generator)
+        rows = torch.arange(len(which))[:, None], torch.arange(ROWS // 2).expand(len(which), -1)
+        beside = future[(*rows, near)]
+        goal = State.cat([state[record[:, ROWS // 2 :]], beside, state[other]], 1)
+        # The future that was really perceived comes last.
+        seen = state[self.following[record]].map(lambda x: x.unsqueeze(2))
+        actions = torch.cat([led, self.records.action[record].unsqueeze(2)], 2)
+        all_futures = Imagined(State.cat([future, seen], 2), actions)
+        blocks = torch.cat([blocks, blocks.new_ones(1)])
+        return critic_loss(
+            self.critic, self.target, state[record], all_futures, blocks, goal, learn.shuffle_critic_labels
+        )
+
+    def _futures(self, record: Tensor) -> tuple[State, Tensor, Tensor]:
+        """Of records (P, R): imagined states (P, R, N, ...), blocks ahead (N,), actions (P, R, N, K, A)."""
+        far = self.learn.critic_far
+        led, blocks = _led(self.held, far)
+        actions = led.expand(*record.shape, -1, -1, -1)
+        if self._table is not None:
+            return self._table.states[record].map(Tensor.float), blocks, actions
+        with torch.no_grad():
+            flat = self.records.state[record.flatten()]
+            ahead = futures(self.model, flat, self.held, far)[0].states
+        return ahead.map(lambda x: x.unflatten(0, record.shape)), blocks, actions
+
+    def after(self) -> None:
+        """Move the target critic."""
+        self.cost.update_target(self.learn.critic_tau)
+
+    def finish(self) -> None:
+        """The critic may be asked from now on."""
+        self._table = None
+        self.cost.trained.fill_(True)
+
+
+def _led(held: Tensor, far: int) -> tuple[Tensor, Tensor]:
+    """The actions (N, K, A) that lead to each future, and how many blocks ahead it is, (N,)."""
+    blocks = torch.ones(len(held), device=held.device)
+    if far == 1:
+        return held, blocks
+    full = held[1 : 1 + len(held) // 2]
+    return torch.cat([held, full]), torch.cat([blocks, blocks.new_full((len(full),), far)])
+
+
+def futures(model: WorldModel, state: State, held: Tensor, far: int) -> tuple[Imagined, Tensor]:
+    """What held actions (N, K, A) lead to: states (B, ...) -> imagined (B, N', ...), and blocks ahead of each, (N',).
 
     All of them for one block and, when far > 1, those of full strength for `far` blocks as well.
     """
-    model, actions = agent.world_model, held_actions(agent, agent.device)
-    full = actions[1 : 1 + len(actions) // 2]
 
     def ahead(actions: Tensor, blocks: int) -> State:
         now = state.map(lambda x: x.repeat_interleave(len(actions), 0))
@@ -37,70 +139,10 @@ def futures(agent: Agent, state: State, far: int) -> tuple[State, Tensor]:
             now = model.predict(now, repeated)
         return now.map(lambda x: x.unflatten(0, (-1, len(actions))))
 
-    near = ahead(actions, 1)
-    blocks = torch.ones(len(actions), device=agent.device)
+    led, blocks = _led(held, far)
+    near = ahead(held, 1)
+    actions = led.expand(len(state.latent), -1, -1, -1)
     if far == 1:
-        return near, blocks
-    return State.cat([near, ahead(full, far)], 1), torch.cat([blocks, blocks.new_full((len(full),), far)])
-
-
-def critic(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
-    """Cost-to-go for (state, goal) of the same scene, from perceived records and their imagined futures."""
-    learn = config.learn
-    records = agent.memory.records()
-    table = Scenes(data, records)
-    state = records.state
-    # Kept in half precision: they are only ever compared through the critic. One buffer, filled piece by piece.
-    with torch.no_grad():
-        size = records.time.shape[0]
-        blocks = futures(agent, state[:1], learn.critic_far)[1]
-        imagined = state.map(lambda x: x.new_empty(size, len(blocks), x.shape[-1], dtype=torch.bfloat16))
-        for first in range(0, size, 256):
-            piece = slice(first, first + 256)
-            ahead = futures(agent, state[piece], learn.critic_far)[0]
-            imagined.latent[piece], imagined.proprio[piece] = ahead.latent.bfloat16(), ahead.proprio.bfloat16()
-        blocks = torch.cat([blocks, blocks.new_ones(1)])  # the perceived one comes last
-    following = next_record(records, agent.world_model.action_block)
-    scenes, rows, goals = learn.critic_scenes, 8, 16
-
-    def update(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        which = table.draw(scenes, generator)
-        record, other = (table.pick(which, n, generator) for n in (rows, goals - rows))
-        future = imagined[record].map(Tensor.float)
-        seen = state[following[record]].map(lambda x: x.unsqueeze(2))
-        # Goals: the records themselves, what was just imagined of half of them, and anything else of the scene.
-        near = torch.randint(future.latent.shape[2], (scenes, rows // 2), generator=generator)
-        beside = future[torch.arange(scenes)[:, None], torch.arange(rows // 2).expand(scenes, -1), near]
-        goal = State.cat([state[record[:, rows // 2 :]], beside, state[other]], 1)
-        futures_of = State.cat([future, seen], 2)
-        return cost.critic_loss(agent.cost, state[record], futures_of, blocks, goal, learn.shuffle_critic_labels)
-
-    def after_step(step: int) -> dict[str, float]:
-        agent.cost.update_target(learn.critic_tau)
-        return {}
-
-    def finish() -> None:
-        agent.cost.trained.fill_(True)
-
-    assert agent.cost.critic is not None
-    parameters = list(agent.cost.critic.parameters())
-    return Phase("critic", learn.critic_steps, learn.critic_rate, parameters, update, after_step, finish)
-
-
-def held_actions(agent: Agent, device: torch.device) -> Tensor:
-    """Standing still, and full and half strength in all directions, held for a block: (N, K, A).
-
-    Half strength matters where a full step would jump past what it has to meet, such as a door.
-    """
-    space = agent.actor.policy.actions
-    if space.size == 2:
-        angle = torch.arange(8) * (math.pi / 4)
-        direction = torch.stack([angle.cos(), angle.sin()], 1)
-    else:
-        eye = torch.eye(space.size)
-        direction = torch.cat([eye, -eye])
-    low, high = torch.tensor(space.low), torch.tensor(space.high)
-    full = space.clip((low + high) / 2 + (high - low) / 2 * direction)
-    still = (low + high) / 2
-    actions = torch.cat([still[None], full, (full + still) / 2])
-    return actions[:, None].expand(-1, agent.world_model.action_block, -1).to(device)
+        return Imagined(near, actions), blocks
+    full = held[1 : 1 + len(held) // 2]
+    return Imagined(State.cat([near, ahead(full, far)], 1), actions), blocks

@@ -1,34 +1,56 @@
-"""The decoder learns pictures, for people, from states that no longer change."""
+"""The decoder learns pictures, for people, from states that it does not change."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from agent.interaction.replay import Dataset
-from modules import decoder as pictures
-from modules.types import Observation
+from agent.config import LearnConfig
+from agent.console import Progress
+from agent.interaction.replay import Replay
+from agent.learning.records import encode_at, remember
+from modules.decoder import Decoder, decoder_loss
+from modules.memory import EpisodicMemory
+from modules.perception import Encoder
 
-if TYPE_CHECKING:
-    from agent.agent import Agent
-    from agent.config import Config as RunConfig
-from agent.learning.schedules import Phase
+BATCH = 64
 
 
-def decoder(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
-    """Pictures from states that no longer change."""
-    learn = config.learn
+class DecoderUpdate:
+    """Observations from states (`updates.Update`)."""
 
-    def update(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        episode = torch.randint(data.episodes, (64,), generator=generator)
-        moment = torch.randint(data.length + 1, (64,), generator=generator)
-        seen: Observation = data.observe(episode, moment).map(lambda x: x.to(agent.device))
+    name, shared = "decoder", False
+
+    def __init__(
+        self, perception: Encoder, decoder: Decoder, memory: EpisodicMemory, replay: Replay, learn: LearnConfig
+    ) -> None:
+        self.perception, self.decoder, self.memory, self.replay, self.learn = (
+            perception, decoder, memory, replay, learn,
+        )  # fmt: skip
+        self.steps, self.rate = learn.decoder_steps, learn.decoder_rate
+        self.parameters = list(decoder.parameters())
+
+    def ready(self, replay: Replay) -> bool:
+        """Any observation will do."""
+        return replay.size > 0
+
+    def prepare(self, progress: Progress | None, tabulate: bool) -> None:
+        """Fill an empty memory, which is saved with the run: recordings show what it recalls."""
+        if not self.memory.size and self.memory.config.capacity:
+            remember(self.perception, self.memory, self.replay, self.learn.critic_records)
+
+    def loss(self, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruction error of single moments."""
+        replay = self.replay
+        episode = torch.randint(replay.episodes, (BATCH,), generator=generator)
+        moment = torch.randint(replay.length + 1, (BATCH,), generator=generator)
         with torch.no_grad():
-            state = agent.perception.encode(seen)
-        loss = pictures.decoder_loss(agent.decoder, state, seen)
+            state, seen = encode_at(self.perception, replay, episode, moment)
+        loss = decoder_loss(self.decoder, state, seen)
         return loss, {"decoder": loss.detach()}
 
-    parameters = list(agent.decoder.parameters())
-    return Phase("decoder", learn.decoder_steps, learn.decoder_rate, parameters, update)
+    def after(self) -> None:
+        """Nothing."""
+
+    def finish(self) -> None:
+        """Nothing."""

@@ -1,49 +1,48 @@
-"""Memory records as training data: perceived again, grouped by scene, and their successors."""
+"""Memory records as training data: perceived again, grouped by scene, with their successors.
+
+Shapes: P scenes, n records.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from agent.interaction.replay import Dataset
-from modules.memory import Records
+from agent.interaction.replay import Replay
+from modules.memory import EpisodicMemory, Records
+from modules.perception import Encoder
+from modules.types import Observation, State
 
-if TYPE_CHECKING:
-    from agent.agent import Agent
 
-
-def remember(agent: Agent, data: Dataset, count: int) -> None:
+@torch.no_grad()
+def remember(perception: Encoder, memory: EpisodicMemory, replay: Replay, count: int) -> None:
     """Perceive what was explored, and write it to memory: as many whole episodes as hold `count` records."""
-    agent.memory.clear()
-    episodes = max(1, min(data.episodes, count // (data.length + 1), agent.memory.config.capacity // (data.length + 1)))
-    with torch.no_grad():
-        for first in range(0, episodes, 16):
-            chosen = torch.arange(first, min(first + 16, episodes))
-            n = len(chosen)
-            seen = data.observe(chosen, slice(None)).map(lambda x: x.flatten(0, 1).to(agent.device))
-            state = agent.perception.encode(seen).map(lambda x, n=n: x.unflatten(0, (n, -1)))
-            for t in range(data.length + 1):
-                action = data.actions[chosen, min(t, data.length - 1)].to(agent.device)
-                zero = torch.zeros(len(chosen), device=agent.device)
-                agent.memory.write(t * agent.world_model.action_block, chosen, state[:, t], action, zero, zero, False)
+    memory.clear()
+    length, block, device = replay.length, replay.actions.shape[2], perception.sensor_offset.device
+    episodes = max(1, min(replay.episodes, count // (length + 1), memory.config.capacity // (length + 1)))
+    for first in range(0, episodes, 16):
+        chosen = torch.arange(first, min(first + 16, episodes))
+        actions = replay.actions[chosen].to(device)
+        seen = replay.observe(chosen, slice(None)).map(lambda x: x.to(device))
+        state = perception.encode_window(seen, actions)
+        for t in range(length + 1):
+            memory.write(t * block, chosen, state[:, t], actions[:, min(t, length - 1)], imagined=False)
 
 
 class Scenes:
     """Which memory records belong to which scene, to draw states and goals between which one can travel."""
 
-    def __init__(self, data: Dataset, records: Records) -> None:
-        scene = torch.from_numpy(data.scene)[records.episode.cpu()]
+    def __init__(self, replay: Replay, records: Records) -> None:
+        scene = torch.from_numpy(replay.scene)[records.episode.cpu()]
         self.order = scene.argsort(stable=True)
         self.counts = torch.unique_consecutive(scene[self.order], return_counts=True)[1]
         self.starts = self.counts.cumsum(0) - self.counts
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, generator: Generator) -> Tensor:
         """n scenes, (n,)."""
         return torch.randint(len(self.counts), (n,), generator=generator)
 
-    def pick(self, which: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    def pick(self, which: Tensor, n: int, generator: Generator) -> Tensor:
         """n records of each scene (P,) -> indices (P, n)."""
         share = torch.rand(len(which), n, generator=generator)
         return self.order[self.starts[which, None] + (share * self.counts[which, None]).long()]
@@ -54,3 +53,17 @@ def next_record(records: Records, step: int) -> Tensor:
     moments = list(zip(records.episode.tolist(), records.time.tolist(), strict=True))
     index = {moment: i for i, moment in enumerate(moments)}
     return torch.tensor([index.get((e, t + step), i) for i, (e, t) in enumerate(moments)])
+
+
+def encode_at(perception: Encoder, replay: Replay, episode: Tensor, moment: Tensor) -> tuple[State, Observation]:
+    """States and observations at single moments, (n,) each.
+
+    A perception with a carry sees each episode from its beginning, so that its states are those of life.
+    """
+    device = perception.sensor_offset.device
+    seen = replay.observe(episode, moment).map(lambda x: x.to(device))
+    if not perception.context:
+        return perception.encode_window(seen.map(lambda x: x[:, None]))[:, 0], seen
+    whole = replay.observe(episode, slice(None)).map(lambda x: x.to(device))
+    state = perception.encode_window(whole, replay.actions[episode].to(device))
+    return state[torch.arange(len(episode)), moment], seen

@@ -1,4 +1,4 @@
-"""One training, from its configuration to its summary: explore, learn phase by phase, leave a run folder."""
+"""One training, from its configuration to its summary: explore, learn update by update, leave a run folder."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import dataclasses
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from agent.agent import Agent
-from agent.build import pick_device, setup
+from agent.build import build, pick_device, setup
 from agent.config import Config, check, options_of
 from agent.console import Progress
 from agent.errors import UserError
-from agent.inspection import imagination
-from agent.interaction import explore as collect
-from agent.interaction.environment import open_world
+from agent.interaction.environment import Environment, open_environment
+from agent.interaction.explore import MapFn, explore
+from agent.interaction.replay import Replay
 from agent.learning import parallel
-from agent.learning.trainer import Learner
+from agent.learning.trainer import Trainer, Watch
 from agent.storage.run import Run
+
+Watcher = Callable[[Agent, Config, Environment, Replay, Run, Progress], Watch]
+"""Makes what looks on at a training (`agent.inspection.watch.Gallery`)."""
 
 
 def train_run(
@@ -28,21 +32,32 @@ def train_run(
     folder: Path,
     command_line: list[str],
     stop_at: int | None = None,
-    after: Path | None = None,
-    spread: collect.Spread = map,
+    resume_from: Path | None = None,
+    map_fn: MapFn = map,
+    watcher: Watcher | None = None,
 ) -> dict[str, Any]:
-    """Train, or go on training, the run in `folder`; returns its summary.
+    """Train the run in `folder`, or resume it; returns its summary.
 
-    after: a run of the first phases, to go on from. spread: who explores (see collect.explore).
+    Args:
+        config: the whole run.
+        folder: a new folder, or that of a run with the same configuration.
+        command_line: for the record.
+        stop_at: leave after that many steps in all (tests).
+        resume_from: a finished run of the first updates, to go on from.
+        map_fn: where exploration runs (see `explore`).
+        watcher: gauges and pictures; None: only losses are logged.
+
+    Raises:
+        UserError: the configuration cannot be trained, the folder holds something else, or the disk refuses.
     """
     setup(config.threads)
     began, cpu = time.monotonic(), time.process_time()
     # Whatever can be wrong with the configuration is found before there is a folder that holds it.
     check(config)
     parallel.check_batch(config.learn.batch)
-    world = open_world(config.env, options_of(config))
+    environment = open_environment(config.env, options_of(config))
     try:
-        agent = Agent.build(config, world.senses, world.actions, pick_device(config.device))
+        agent = build(config, environment.spec, pick_device(config.device))
     except (ValueError, RuntimeError) as error:
         raise UserError(f"an agent of this configuration cannot be built: {error}") from error
     first = parallel.rank() == 0
@@ -50,33 +65,25 @@ def train_run(
     with opened as run, Progress(show=first) as progress:
         progress.start("explore", config.collect.episodes, unit="episodes")
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
-        data = collect.explore(config.collect, world, config.world_model.action_block, config.seed, spread)
-        steps = data.episodes * data.length * config.world_model.action_block
-        progress.update(data.episodes, f"{steps} environment steps")
+        replay = explore(config.collect, environment, config.world_model.action_block, config.seed, map_fn)
+        steps = replay.episodes * replay.length * config.world_model.action_block
+        progress.update(replay.episodes, f"{steps} environment steps")
         seconds = (time.monotonic() - began, time.process_time() - cpu)
-        learner = Learner(config, agent, data, run)
-        drawing = [0.0, 0.0]
-
-        def show(phase: str, step: int) -> None:
-            if world.simulator is None or run is None or not config.learn.decoder_steps or phase == "policy":
-                return  # nothing to see, nobody to show it to, nobody who wants to look, or nothing new
-            progress.start("pictures")
-            start = (time.monotonic(), time.process_time())
-            imagination.to_tensorboard(agent, config, world.simulator, run, step, phase == "decoder")
-            drawing[0] += time.monotonic() - start[0]
-            drawing[1] += time.process_time() - start[1]
-
-        learner.learn(progress, stop_at, None if after is None else Run.open(after), show)
+        watch = None
+        if run is not None and watcher is not None:
+            watch = watcher(agent, config, environment, replay, run, progress)
+        trainer = Trainer(config, agent, replay, run, watch)
+        trainer.learn(progress, stop_at, None if resume_from is None else Run.open(resume_from))
         if run is None:
             return {}
-        seconds = (seconds[0] + drawing[0], seconds[1] + drawing[1])
+        drawing = getattr(watch, "seconds", (0.0, 0.0))
         summary = {
             "run": str(folder),
             "env": config.env,
             "seed": config.seed,
             "env_steps": steps,
-            "train_wall_seconds": round(learner.seconds["wall"] + seconds[0], 2),
-            "train_cpu_seconds": round(learner.seconds["cpu"] + seconds[1], 2),
+            "train_wall_seconds": round(trainer.seconds["wall"] + seconds[0] + drawing[0], 2),
+            "train_cpu_seconds": round(trainer.seconds["cpu"] + seconds[1] + drawing[1], 2),
             "pictures_wall_seconds": round(drawing[0], 2),
             "peak_memory_mb": round(_peak_bytes() / 2**20, 1),
             "parameters": sum(p.numel() for m in agent.modules().values() for p in m.parameters()),

@@ -1,55 +1,71 @@
 """The world model learns self-supervised: prediction in representation space, kept from collapse.
 
-Shapes: M episodes, T states of a window, K primitive actions a block, A action, D latent.
+No reward, goal or decoder takes part.
+
+Shapes: B windows, T states of a window, H = T - 1 steps, K primitive actions a block, A action, D latent.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from agent.inspection import gauges
-from agent.interaction.replay import Dataset
+from agent.config import LearnConfig
+from agent.console import Progress
+from agent.interaction.replay import Replay
 from agent.learning import parallel
 from modules import losses
-
-if TYPE_CHECKING:
-    from agent.agent import Agent
-    from agent.config import Config as RunConfig
-from agent.learning.schedules import Phase
+from modules.perception import Encoder
+from modules.types import State
+from modules.world_model import JEPA, InverseDynamics
 
 
-def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
-    """Prediction in representation space, kept from collapse by the losses of the configuration."""
-    learn, weights = config.learn, config.losses
-    model, encoder = agent.world_model, agent.perception
-    inverse = agent.inverse
-    scale = model.action_scale
+class WorldModelUpdate:
+    """Encoder, predictor and inverse dynamics, on windows of exploration (`updates.Update`)."""
 
-    def update(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        whole = torch.randint(data.episodes, (learn.batch,), generator=generator)
+    name, shared = "world_model", True
+
+    def __init__(
+        self,
+        perception: Encoder,
+        model: JEPA,
+        inverse: InverseDynamics,
+        replay: Replay,
+        weights: losses.Config,
+        learn: LearnConfig,
+    ) -> None:
+        self.perception, self.model, self.inverse = perception, model, inverse
+        self.replay, self.weights, self.learn = replay, weights, learn
+        self.steps, self.rate = learn.world_model_steps, learn.learning_rate
+        modules = (perception, model, inverse) if learn.train_encoder else (model, inverse)
+        self.parameters = [p for m in modules for p in m.parameters()]
+
+    def ready(self, replay: Replay) -> bool:
+        """A window has to fit."""
+        return replay.size > 0 and replay.length + 1 >= self.learn.window
+
+    def prepare(self, progress: Progress | None, tabulate: bool) -> None:
+        """Nothing."""
+
+    def loss(self, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted terms of `losses.Config` on a batch of windows."""
+        learn, weights, device = self.learn, self.weights, self.perception.sensor_offset.device
+        whole, begin = self.replay.draw(learn.batch, learn.window, generator)
         episode, acted = (parallel.part(x) for x in (whole, whole.roll(1) if learn.shuffle_actions else whole))
-        begin = int(torch.randint(data.length + 2 - learn.window, (1,), generator=generator))
-        seen = data.observe(episode, slice(begin, begin + learn.window)).map(lambda x: x.to(agent.device))
-        actions = data.actions[acted, begin : begin + learn.window - 1].to(agent.device)
+        seen = self.replay.observe(episode, slice(begin, begin + learn.window)).map(lambda x: x.to(device))
+        actions = self.replay.actions[acted, begin : begin + learn.window - 1].to(device)
         with torch.set_grad_enabled(learn.train_encoder):
-            state = encoder.encode(seen.map(lambda x: x.flatten(0, 1)))
-        state = state.map(lambda x: x.unflatten(0, (-1, learn.window)))
+            state = self.perception.encode_window(seen, actions)
         after = state[:, 1:]
-        if weights.multi_step:
-            imagined = model.rollout(state[:, 0], actions)
-        else:
-            one = model.predict(state[:, :-1].map(lambda x: x.flatten(0, 1)), actions.flatten(0, 1))
-            imagined = one.map(lambda x: x.unflatten(0, (-1, learn.window - 1)))
+        imagined = self._predicted(state, actions)
         terms = {"prediction": (imagined.latent - after.latent).square().mean()}
         loss = weights.prediction * terms["prediction"]
         if state.proprio.shape[-1]:
             terms["proprio"] = (imagined.proprio - after.proprio).square().mean()
             loss = loss + weights.proprio * terms["proprio"]
-        terms |= losses.anticollapse(parallel.whole(state.latent), weights, encoder.map_shape, generator)
-        loss = loss + sum(getattr(weights, k) * v for k, v in terms.items() if k not in ("prediction", "proprio"))
+        kept_apart = losses.anticollapse(parallel.whole(state.latent), weights, self.perception.map_shape, generator)
+        loss = loss + sum(getattr(weights, k) * v for k, v in kept_apart.items())
+        terms |= kept_apart
         if weights.within_episode:
             terms["within_episode"] = losses.within_episode(state.latent, weights.within_episode_target)
             loss = loss + weights.within_episode * terms["within_episode"]
@@ -58,20 +74,20 @@ def world_model(agent: Agent, data: Dataset, config: RunConfig) -> Phase:
             loss = loss + weights.temporal * terms["temporal"]
         if weights.inverse:
             pairs = (state[:, :-1].map(lambda x: x.flatten(0, 1)), after.map(lambda x: x.flatten(0, 1)))
-            wanted = ((actions - model.action_offset) / scale).flatten(0, 1).flatten(1)
-            terms["inverse"] = (inverse(*pairs) - wanted).square().mean()
+            wanted = self.model.actions.features(actions).flatten(0, 1).flatten(1)
+            terms["inverse"] = (self.inverse(*pairs) - wanted).square().mean()
             loss = loss + weights.inverse * terms["inverse"]
         return loss, {k: v.detach() for k, v in terms.items()}
 
-    def after_step(step: int) -> dict[str, float]:
-        if parallel.rank():
-            return {}
-        if step != 1 and step % learn.gauge_every and step != learn.world_model_steps:
-            return {}
-        return gauges.measure(agent, data, seed=config.seed)
+    def _predicted(self, state: State, actions: Tensor) -> State:
+        """States (B, H, ...) predicted for s[1..H]: open loop from s[0], or one step from every state."""
+        if self.weights.multi_step:
+            return self.model.rollout(state[:, 0], actions).states
+        one = self.model.predict(state[:, :-1].map(lambda x: x.flatten(0, 1)), actions.flatten(0, 1))
+        return one.map(lambda x: x.unflatten(0, actions.shape[:2]))
 
-    modules = (encoder, model, inverse) if learn.train_encoder else (model, inverse)
-    parameters = [p for m in modules for p in m.parameters()]
-    return Phase(
-        "world_model", learn.world_model_steps, learn.learning_rate, parameters, update, after_step, shared=True
-    )
+    def after(self) -> None:
+        """Nothing."""
+
+    def finish(self) -> None:
+        """Nothing."""

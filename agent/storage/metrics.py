@@ -1,7 +1,7 @@
-"""The growing files of a run: metrics.jsonl for programs, tb/ (TensorBoard) for people; numbers, pictures, films.
+"""The logs of a run: metrics.jsonl for programs, tb/ (TensorBoard) for people.
 
-Both only grow. `lengths` says how long they are, which a checkpoint stores, and opening them again with those lengths
-cuts off whatever was written later: a resumed run computes it again, and no line appears twice.
+metrics.jsonl only grows. A checkpoint stores its length, and resuming cuts off what was written later: a resumed run
+computes it again, and no line appears twice. TensorBoard is told to hide the same steps.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from agent.errors import DamagedFile
-from agent.storage.files import disk_errors, to_json
+from agent.storage.events import Events
+from agent.storage.files import disk_errors, open_regular, to_json
 
 FLUSH_LINES, FLUSH_SECONDS = 200, 10.0
+LINE_LIMIT = 2**20
 
 
 class Metrics:
@@ -30,20 +32,26 @@ class Metrics:
     that is not finite is null. TensorBoard gets the same values under the same names.
     """
 
-    def __init__(self, folder: Path, lengths: Mapping[str, int], tell: Callable[[str], None]) -> None:
-        """Open the logs, cut back to `lengths` (what `lengths` returned at a checkpoint; empty: from the beginning)."""
-        self._folder, self._path = folder, folder / "metrics.jsonl"
+    def __init__(self, folder: Path, length: int, first_step: int, notify: Callable[[str], None]) -> None:
+        """Open the logs.
+
+        Args:
+            folder: of the run.
+            length: bytes of metrics.jsonl to keep: what `length` returned at the checkpoint, 0 without one.
+            first_step: the first step that is logged from now on.
+            notify: receives a message when the file is shorter than that.
+        """
+        self._path = folder / "metrics.jsonl"
         self._pending: list[tuple[dict[str, Any], dict[str, float | Tensor]]] = []
         self._flushed = time.monotonic()
-        self._events: IO[bytes] | None = None
-        with disk_errors(folder):
-            (folder / "tb").mkdir(parents=True, exist_ok=True)
+        self.events = Events(folder / "tb", first_step)
+        with disk_errors(self._path):
             self._path.touch()
-            self._cut_back(lengths, tell)
+            self._cut_back(length, notify)
             self._lines = open(self._path, "ab")
 
     def add(self, phase: str, step: int, values: Mapping[str, float | Tensor]) -> None:
-        """Note one line. Tensors of one element are copied now and read at the next flush, so nothing waits here."""
+        """Add one line. Tensors of one element are copied now and read at the next flush, so nothing waits here."""
         copies: dict[str, float | Tensor] = {}
         for name, value in values.items():
             if isinstance(value, Tensor):
@@ -57,85 +65,78 @@ class Metrics:
             self.flush()
 
     def flush(self, sync: bool = False) -> None:
-        """Write what is pending; all its tensors are read at once, one transfer per device. `sync`: onto the disk."""
+        """Write what is pending. `sync`: and wait until metrics.jsonl is on the disk."""
         self._flushed = time.monotonic()
         pending, self._pending = self._pending, []
-        by_device: dict[torch.device, list[tuple[dict[str, float | Tensor], str, Tensor]]] = {}
-        for _, values in pending:
-            for name, value in values.items():
-                if isinstance(value, Tensor):
-                    by_device.setdefault(value.device, []).append((values, name, value))
-        for waiting in by_device.values():
-            numbers = torch.stack([value for _, _, value in waiting]).tolist()
-            for (values, name, _), number in zip(waiting, numbers, strict=True):
-                values[name] = number
+        lines = _read_tensors(pending)
         with disk_errors(self._path):
-            self._lines.write(b"".join(to_json({**line, **values}, indent=None) + b"\n" for line, values in pending))
+            self._lines.write(b"".join(to_json({**line, **values}, indent=None) + b"\n" for line, values in lines))
             self._lines.flush()
             if sync:
                 os.fsync(self._lines.fileno())
-        for line, values in pending:
-            self._event(line["step"], line["time"], [{"tag": name, "simple_value": v} for name, v in values.items()])
+        for line, values in lines:
+            self.events.scalars(line["step"], line["time"], values)
+        self.events.flush()
 
-    def picture(self, tag: str, data: bytes, height: int, width: int, step: int) -> None:
-        """Add an encoded PNG or GIF to TensorBoard, which shows both; a GIF moves."""
-        image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": data}
-        self._event(step, time.time(), [{"tag": tag, "image": image}])
-
-    def lengths(self) -> dict[str, int]:
-        """The bytes in each growing file, by its name relative to the run; call flush before."""
-        return {path.relative_to(self._folder).as_posix(): path.stat().st_size for path in self._files()}
+    def length(self) -> int:
+        """The bytes of metrics.jsonl; call flush before."""
+        return self._path.stat().st_size
 
     def close(self) -> None:
-        """Close the files, also when the last flush fails."""
+        """Write what is pending and close the files, also when writing fails."""
         try:
             self.flush()
         finally:
-            for file in (self._lines, self._events):
-                with suppress(OSError):  # what could not be written has been reported by flush
-                    if file is not None:
-                        file.close()
+            with suppress(OSError):  # what could not be written has been reported by flush
+                self._lines.close()
+            self.events.close()
 
-    def _files(self) -> list[Path]:
-        return [self._path, *sorted((self._folder / "tb").glob("events.out.tfevents.*"))]
+    def _cut_back(self, length: int, notify: Callable[[str], None]) -> None:
+        data = self._path.read_bytes()
+        if len(data) < length:
+            notify(f"{self._path} is shorter than when the checkpoint was saved: some earlier lines are lost.")
+        # The last line ends at a newline: a kill may have left half of one.
+        os.truncate(self._path, data.rfind(b"\n", 0, length) + 1)
 
-    def _cut_back(self, lengths: Mapping[str, int], tell: Callable[[str], None]) -> None:
-        for path in self._files():
-            length, size = lengths.get(path.relative_to(self._folder).as_posix(), 0), path.stat().st_size
-            if size < length:
-                tell(f"{path} is shorter than when the checkpoint was saved: some earlier lines are lost.")
-            if path == self._path:
-                # The last line ends at a newline: a kill may have left half of one.
-                os.truncate(path, path.read_bytes().rfind(b"\n", 0, length) + 1)
-            elif length == 0:
-                path.unlink()  # begun after the checkpoint
-            elif length < size:
-                os.truncate(path, length)
 
-    def _event(self, step: int, wall_time: float, values: list[dict[str, Any]]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-        from tensorboard.summary.writer.record_writer import RecordWriter  # imported here because they load slowly
-
-        with disk_errors(self._folder / "tb"):
-            if self._events is None:  # one file per start: a TensorBoard that is watching loses its place in a cut one
-                self._events = open(self._folder / "tb" / f"events.out.tfevents.{time.time_ns()}", "ab")
-                header = Event(wall_time=time.time(), file_version="brain.Event:2")
-                RecordWriter(self._events).write(header.SerializeToString())
-            event = Event(wall_time=wall_time, step=step, summary=Summary(value=[Summary.Value(**v) for v in values]))
-            RecordWriter(self._events).write(event.SerializeToString())
-            self._events.flush()
+def _read_tensors(
+    pending: list[tuple[dict[str, Any], dict[str, float | Tensor]]],
+) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """The same lines with numbers in place of tensors, which are read with one transfer per device."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for _, values in pending:
+        for value in values.values():
+            if isinstance(value, Tensor):
+                by_device.setdefault(value.device, []).append(value)
+    numbers = {device: iter(torch.stack(tensors).tolist()) for device, tensors in by_device.items()}
+    return [
+        (line, {name: next(numbers[v.device]) if isinstance(v, Tensor) else v for name, v in values.items()})
+        for line, values in pending
+    ]
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a metrics.jsonl in order. A last line without its end (a kill, or a training now) is left out.
 
     Raises:
-        DamagedFile: a line is not JSON; names it.
+        DamagedFile: a line is not a JSON object, or longer than LINE_LIMIT; names it.
     """
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.exists() else [], start=1):
-        if line.endswith(b"\n"):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DamagedFile(f"{path}, line {number}: not JSON: {error}") from error
+    try:
+        with open_regular(path) as file:
+            for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), start=1):
+                if line.endswith(b"\n"):
+                    yield _parse(line, f"{path}, line {number}")
+                elif len(line) > LINE_LIMIT:
+                    raise DamagedFile(f"{path}, line {number}: longer than the {LINE_LIMIT} bytes that it may have")
+    except FileNotFoundError:
+        return
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{where}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DamagedFile(f"{where}: expected an object, found {type(value).__name__}")
+    return value

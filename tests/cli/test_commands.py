@@ -42,7 +42,7 @@ KEYS = {
         (["evaluate"], ["run"]),
         (["evaluate", "nowhere/at_all"], ["nowhere/at_all"]),
         (["imagine", "nowhere/at_all"], ["nowhere/at_all"]),
-        (["check"], ["world"]),
+        (["check"], ["environment"]),
     ],
 )
 def test_a_mistake_is_named_in_one_message(call, tmp_path, monkeypatch, arguments, words):
@@ -225,14 +225,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(call, tmp_path
         train_tiny(tiny(), tmp_path / "run", stop_at=stop)
     folder = tmp_path / "run" / "checkpoints"
     older, newest = sorted(checkpoint_steps(folder))[-2:]
-    flip(folder / f"{newest:08d}" / "tensors.safetensors")
+    flip(folder / f"{newest:08d}.safetensors")
     code, out, err = call("evaluate", tmp_path / "run", "--tasks", 2, "--budget", 2, "--json")
     assert code == 0, err
-    assert "tensors.safetensors" in err and f"step {newest}" in err and f"{older}" in err
+    assert f"{newest:08d}.safetensors" in err and f"step {newest}" in err and f"{older}" in err
     assert json.loads(out.splitlines()[-1])["n_tasks"] == 2
-    flip(folder / f"{older:08d}" / "tensors.safetensors")
+    flip(folder / f"{older:08d}.safetensors")
     code, out, err = call("evaluate", tmp_path / "run", "--tasks", 2)
-    assert code == 2 and "tensors.safetensors" in err and "Traceback" not in out + err
+    assert code == 2 and f"{older:08d}.safetensors" in err and "Traceback" not in out + err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": 0, "sede": 1}', '{"learn": {"bacth": 2}}', '{"seed": "x"}'])
@@ -297,7 +297,7 @@ def test_absent_fields_take_their_defaults_and_unknown_ones_are_refused():
     "values",
     [
         {"seed": "1"}, {"seed": True}, {"seed": 1.5}, {"env": 3}, {"env_options": {"l": "u"}}, {"env_options": [1]},
-        {"learn": {"clip": "x"}}, {"configurator": {"planner": "cek"}}, {"planner": {"action_repeat": 1.5}},
+        {"learn": {"clip": "x"}}, {"configurator": {"mode": 3}}, {"planner": {"action_repeat": 1.5}},
         {"cost": []},
     ],
 )  # fmt: skip

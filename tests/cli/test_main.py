@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.agent import Agent
-from agent.cli import ablate, evaluate, imagine, train
+from agent.cli import ablate, evaluate, imagine, runs, train
 from agent.cli.main import COMMANDS, is_non_finite
 from agent.presets import PRESETS
 from tests.helpers import tiny, train_tiny
@@ -176,7 +175,7 @@ def test_other_errors_keep_their_traceback(error):
 
 
 def test_weights_that_are_not_finite_are_named(call, trained_run, monkeypatch, tmp_path):
-    load = Agent.load
+    load = runs.load
 
     def spoiled(*arguments):
         agent = load(*arguments)
@@ -185,7 +184,7 @@ def test_weights_that_are_not_finite_are_named(call, trained_run, monkeypatch, t
                 weight.fill_(float("nan"))
         return agent
 
-    monkeypatch.setattr(Agent, "load", spoiled)
+    monkeypatch.setattr(runs, "load", spoiled)
     for command in ("evaluate", "imagine"):
         flags = ("--tasks", "2", "--budget", "2", "--record", "0") if command == "evaluate" else ()
         code, out, err = call(command, trained_run, *flags, "--out", tmp_path)

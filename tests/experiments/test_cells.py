@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import run_agent
-from agent.agent import Agent
+from agent.build import load, tensors
 from agent.cli import ablate as commands
 from agent.config import check, options_of
 from agent.errors import UserError
@@ -20,7 +20,7 @@ from agent.experiments import cells as ablate
 from agent.experiments.cells import cells, compare, finished
 from agent.experiments.reuse import digest, shared, trainings
 from agent.experiments.variants import ABLATIONS, FULL, PLACEBOS, Variant, setting, variants, varied
-from agent.interaction.environment import make_simulator
+from agent.interaction.environment import open_environment
 from agent.learning.train import train_run
 from agent.presets import PRESETS, point_maze, two_rooms
 from modules.types import State
@@ -36,8 +36,8 @@ def small(monkeypatch: pytest.MonkeyPatch):
 
 def test_every_ablation_changes_an_agent_that_has_everything():
     weights = dataclasses.replace(two_rooms().losses, temporal=1.0, within_episode=1.0)
-    acting = dataclasses.replace(two_rooms().configurator, effort_weight=1.0, contact_weight=1.0)
-    everything = dataclasses.replace(point_maze(), losses=weights, configurator=acting)
+    drives = dataclasses.replace(point_maze().cost, drives=("goal", "effort", "contact"))
+    everything = dataclasses.replace(point_maze(), losses=weights, cost=drives)
     changed = {name: change(everything) for name, change in ABLATIONS.items()}
     idle = {name for name, config in changed.items() if config == everything}
     assert idle == {"sigreg"}, "which vicreg stands in for"
@@ -65,8 +65,8 @@ def test_what_a_variant_is_trained_for_fits_the_agent_that_acts(tmp_path: Path):
             except (ValueError, UserError):
                 continue
             cell = cells({FULL: Variant(full), "other": Variant(variant)}, 1, 1)[1]
-            weights = {k: v.shape for k, v in born(cell.trainings[-1])[0].tensors().items()}
-            assert weights == {k: v.shape for k, v in born(cell.acting)[0].tensors().items()}, f"{group}.{f.name}"
+            weights = {k: v.shape for k, v in tensors(born(cell.trainings[-1])[0]).items()}
+            assert weights == {k: v.shape for k, v in tensors(born(cell.acting)[0]).items()}, f"{group}.{f.name}"
 
 
 def test_every_placebo_changes_an_agent_in_its_own_way():
@@ -82,11 +82,11 @@ def test_an_agent_without_a_module_still_lives(make, name: str, tmp_path: Path):
     config = ABLATIONS[name](make())
     before = None
     for number, training in enumerate(trainings(config, make())):
-        train_run(training, tmp_path / str(number), [], after=before)
+        train_run(training, tmp_path / str(number), [], resume_from=before)
         before = tmp_path / str(number)
-    agent = Agent.load(before, "cpu", config)
-    simulator = make_simulator(config.env, options_of(config))
-    found, _ = evaluate(agent, simulator, 8, 2)
+    assert before is not None
+    agent = load(before, "cpu", config)
+    found, _ = evaluate(agent, open_environment(config.env, options_of(config)), 8, 2)
     assert 0 <= found["success"] <= 1
     if name == "world-model":
         state = State(torch.randn(2, agent.perception.latent_size), torch.randn(2, agent.perception.proprio_size))
@@ -138,9 +138,9 @@ def test_a_training_in_stages_gives_the_weights_of_one_in_one_piece(tmp_path: Pa
     train_run(whole, tmp_path / "whole", [])
     before = None
     for number, config in enumerate(trainings(ABLATIONS["mode2"](full), full)):
-        train_run(config, tmp_path / str(number), [], after=before)
+        train_run(config, tmp_path / str(number), [], resume_from=before)
         before = tmp_path / str(number)
-    one, other = (Agent.load(tmp_path / name).tensors() for name in ("whole", "2"))
+    one, other = (tensors(load(tmp_path / name)) for name in ("whole", "2"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
@@ -190,9 +190,9 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     chosen = variants(small, ["critic", "warm-start"], vary=["configurator.samples=4"])
     trained: list[Path] = []
 
-    def train(config, folder, command, after):
+    def train(config, folder, command, resume_from):
         trained.append(folder)
-        return train_run(config, folder, command, after=after)
+        return train_run(config, folder, command, resume_from=resume_from)
 
     first = compare(chosen, 2, 3, tmp_path, train, ["me"], base_command=["me", "--seeds", "2"])
     assert len(trained) == 4, "two seeds: a world model, on which all go on, and a critic"
@@ -229,11 +229,11 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
 
     tried: list[Path] = []
 
-    def train(config, folder, command, after):
+    def train(config, folder, command, resume_from):
         tried.append(folder)
         if not config.losses.multi_step:
             raise UserError("out of luck")
-        return train_run(config, folder, command, after=after)
+        return train_run(config, folder, command, resume_from=resume_from)
 
     rows = compare(chosen, 1, 2, tmp_path, train, [])["variants"]
     assert len(tried) == 3, "what failed is not tried again for the next variant"

@@ -17,7 +17,7 @@ from agent.presets import point_maze, two_rooms
 WORLD_MODEL = {
     "env", "env_options", "seed", "device", "threads",
     *("collect", "perception", "world_model", "losses", "actor.hidden"),
-    *("cost.critic", "cost.hidden", "cost.ensemble"),
+    *("cost.drives", "critic"),
     *(f"learn.{name}" for name in ("world_model_steps", "batch", "window", "learning_rate", "weight_decay", "clip")),
     *("learn.train_encoder", "learn.shuffle_actions"),
 }  # fmt: skip
@@ -58,7 +58,7 @@ def test_the_names_of_phases_are_those_of_their_settings():
 
 
 def test_an_environment_is_not_opened_for_a_term_that_is_not_in_the_loss(monkeypatch, capsys):
-    monkeypatch.setattr(module, "open_world", lambda *_: pytest.fail("the environment was opened"))
+    monkeypatch.setattr(module, "open_environment", lambda *_: pytest.fail("the environment was opened"))
     config = two_rooms()
     without = dataclasses.replace(config, losses=dataclasses.replace(config.losses, proprio=0.0))
     assert ablated("proprio", without) is None
@@ -66,8 +66,8 @@ def test_an_environment_is_not_opened_for_a_term_that_is_not_in_the_loss(monkeyp
 
 
 def test_an_environment_is_opened_once_for_all_variants(monkeypatch):
-    opened, open_world = [], module.open_world
-    monkeypatch.setattr(module, "open_world", lambda *a: opened.append(a) or open_world(*a))
+    opened, open_environment = [], module.open_environment
+    monkeypatch.setattr(module, "open_environment", lambda *a: opened.append(a) or open_environment(*a))
     module._proprio_of.cache_clear()
     for _ in range(3):
         assert ABLATIONS["proprio"](point_maze()).losses.proprio == 0

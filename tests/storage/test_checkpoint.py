@@ -1,7 +1,8 @@
-"""Promises of agent/checkpoint.py: bit-exact, whole or absent, damage is named and never used, loading runs no code."""
+"""Promises of agent/storage/checkpoint.py: bit-exact, whole or absent, damage is named and never used, no code runs."""
 
 import errno
-import hashlib
+import io
+import json
 import os
 import pickle
 import subprocess
@@ -12,11 +13,10 @@ import pytest
 import torch
 
 import agent.storage.checkpoint as checkpoint_module
+from agent import __version__
 from agent.errors import DamagedFile, UserError
-from agent.storage.checkpoint import checkpoint_steps, encode_manifest, load_checkpoint, save_checkpoint
-from agent.storage.files import write_durable
+from agent.storage.checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
 
-FILES = ["tensors.safetensors", "meta.json", "manifest.json"]
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -34,6 +34,10 @@ def save_two(folder: Path) -> None:
         save_checkpoint(folder, step, {"w": torch.full((4, 3), float(step))}, {"step": step, "note": "x" * 20})
 
 
+def file_of(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}.safetensors"
+
+
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     bits = [tensor.detach().reshape(-1).contiguous().view(torch.uint8) for tensor in (a, b)]
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*bits)
@@ -47,7 +51,7 @@ def test_round_trip_is_bit_exact(tmp_path, dtype):
         numbers = torch.randn(shape, generator=generator, dtype=torch.float64) * 50
         tensors[f"a/{shape}"] = (numbers > 0) if dtype == torch.bool else numbers.abs().to(dtype)
     save_checkpoint(tmp_path, 1, tensors, {})
-    loaded, _, _ = load_checkpoint(tmp_path, tell=silent)
+    loaded, _, _ = load_checkpoint(tmp_path, notify=silent)
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert same_bits(loaded[name], tensor), name
@@ -64,7 +68,7 @@ def test_special_values_views_and_shared_memory(tmp_path):
         "parameter": torch.nn.Parameter(torch.ones(2)),
     }
     save_checkpoint(tmp_path, 1, tensors, {})
-    loaded, _, _ = load_checkpoint(tmp_path, tell=silent)
+    loaded, _, _ = load_checkpoint(tmp_path, notify=silent)
     for name, tensor in tensors.items():
         assert same_bits(loaded[name], tensor), name
     loaded["tied"].zero_()  # writable, and not a view of its neighbour
@@ -74,17 +78,38 @@ def test_special_values_views_and_shared_memory(tmp_path):
 def test_meta_round_trip_with_big_integers(tmp_path):
     meta = {"counter": 2**127 + 1, "nested": {"list": [1, 2.5, None, True, "text"]}, "best": float("inf")}
     save_checkpoint(tmp_path, 3, {}, meta)
-    assert load_checkpoint(tmp_path, tell=silent) == ({}, meta, 3)
+    assert load_checkpoint(tmp_path, notify=silent) == ({}, meta, 3)
 
 
-def test_keeps_the_newest_two_and_names_the_last(tmp_path):
+def test_zeros_in_names_and_meta_are_not_taken_for_the_digest(tmp_path):
+    zeros = "0" * 64
+    save_checkpoint(tmp_path, 1, {zeros: torch.zeros(64)}, {zeros: zeros, "sha256": zeros})
+    assert load_checkpoint(tmp_path, notify=silent)[1] == {zeros: zeros, "sha256": zeros}
+
+
+def test_the_same_contents_are_the_same_bytes(tmp_path):
+    for name in "ab":
+        save_checkpoint(tmp_path / name, 3, {"b": torch.ones(2), "a": torch.zeros(3)}, {"x": 1, "y": [2]})
+    assert file_of(tmp_path / "a", 3).read_bytes() == file_of(tmp_path / "b", 3).read_bytes()
+
+
+def test_the_file_is_safetensors_and_says_what_it_is(tmp_path):
+    from safetensors import safe_open
+
+    with safe_open(save_checkpoint(tmp_path, 3, {"w": torch.ones(2)}, {"a": 1}), "pt") as file:
+        about = json.loads(file.metadata()["ami"])
+        assert torch.equal(file.get_tensor("w"), torch.ones(2))
+    assert len(about.pop("sha256")) == 64
+    assert about == {"format": 2, "version": __version__, "step": 3, "meta": {"a": 1}}
+
+
+def test_keeps_the_newest_two_in_files_that_sort_by_step(tmp_path):
     for step in (1, 2, 3, 100_000_000):
         returned = save_checkpoint(tmp_path, step, {}, {"step": step})
-        assert returned == tmp_path / f"{step:08d}"
-        assert (tmp_path / "last").read_text() == f"{step:08d}\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "100000000", "last"]
-    assert load_checkpoint(tmp_path, tell=silent)[2] == 100_000_000
-    assert load_checkpoint(tmp_path, 3, tell=silent)[1] == {"step": 3}
+        assert returned == tmp_path / f"{step:08d}.safetensors"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003.safetensors", "100000000.safetensors"]
+    assert load_checkpoint(tmp_path, notify=silent)[2] == 100_000_000
+    assert load_checkpoint(tmp_path, 3, notify=silent)[1] == {"step": 3}
     with pytest.raises(UserError, match=r"no checkpoint of step 4.*3, 100000000"):
         load_checkpoint(tmp_path, 4)
 
@@ -95,32 +120,23 @@ def test_old_ones_go_only_after_the_new_one_is_on_disk(tmp_path, monkeypatch):
     real = os.fsync
 
     def watch(descriptor):
-        present.append({"00000005", "00000010"} <= set(os.listdir(tmp_path)))
+        present.append({"00000005.safetensors", "00000010.safetensors"} <= set(os.listdir(tmp_path)))
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", watch)
     save_checkpoint(tmp_path, 15, {}, {})
-    # Three files, their folder, the rename, and the two of `last`: nothing is left unsynchronised or dropped early.
-    assert present == [True] * 7
+    # The file and its name: nothing is left unsynchronised or removed early.
+    assert present == [True] * 2
     assert checkpoint_steps(tmp_path) == [10, 15]
 
 
 def test_saving_a_step_again_replaces_it_and_drops_the_abandoned_future(tmp_path):
     save_two(tmp_path)
     save_checkpoint(tmp_path, 10, {}, {"again": True})
-    assert load_checkpoint(tmp_path, tell=silent)[1] == {"again": True}
+    assert load_checkpoint(tmp_path, notify=silent)[1] == {"again": True}
     save_checkpoint(tmp_path, 7, {}, {})
     assert checkpoint_steps(tmp_path) == [5, 7]
     assert not list(tmp_path.glob(".*"))
-
-
-@pytest.mark.parametrize("again", [False, True])
-def test_a_crash_between_the_two_renames_of_a_repeated_step_loses_nothing(tmp_path, again):
-    save_checkpoint(tmp_path, 10, {}, {"old": True})
-    os.rename(tmp_path / "00000010", tmp_path / ".old.00000010")
-    assert load_checkpoint(tmp_path, tell=silent)[1:] == ({"old": True}, 10)
-    save_checkpoint(tmp_path, 10 if again else 20, {}, {})
-    assert checkpoint_steps(tmp_path) == ([10] if again else [10, 20])
 
 
 def damage(path: Path, how: str) -> None:
@@ -134,8 +150,9 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes(b"")
     elif how == "append":
         path.write_bytes(data + b"\n")
-    elif how == "delete":
+    elif how == "folder":
         path.unlink()
+        path.mkdir()
     elif how == "link":
         path.rename(path.with_suffix(".moved"))
         path.symlink_to(path.with_suffix(".moved"))
@@ -144,48 +161,69 @@ def damage(path: Path, how: str) -> None:
         os.mkfifo(path)
 
 
-DAMAGES = ["flip", "truncate", "empty", "append", "delete", "link", "pipe"]
+DAMAGES = ["flip", "truncate", "empty", "append", "link", "pipe", "folder"]
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize("name", FILES)
-def test_damage_is_named_and_the_previous_one_is_used(tmp_path, name, how):
+def test_damage_is_named_and_the_previous_one_is_used(tmp_path, how):
     save_two(tmp_path)
-    damage(tmp_path / "00000010" / name, how)
+    damage(file_of(tmp_path, 10), how)
     messages = []
-    tensors, meta, step = load_checkpoint(tmp_path, tell=messages.append)
+    tensors, meta, step = load_checkpoint(tmp_path, notify=messages.append)
     assert (step, meta["step"], tensors["w"][0, 0]) == (5, 5, 5.0)
-    assert len(messages) == 1 and name in messages[0] and "step 10" in messages[0] and "step 5" in messages[0]
-    with pytest.raises(DamagedFile, match=name):  # a step that was asked for is not replaced by another
+    assert len(messages) == 1 and "00000010.safetensors: " in messages[0]
+    assert "step 10" in messages[0] and "step 5" in messages[0]
+    with pytest.raises(DamagedFile, match=r"00000010\.safetensors"):  # a step that was asked for is not replaced
         load_checkpoint(tmp_path, 10)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_every_single_byte_is_guarded(tmp_path, name):
-    save_checkpoint(tmp_path, 10, {"w": torch.arange(8.0)}, {"a": 1})
-    path = tmp_path / "00000010" / name
+def test_every_single_byte_is_guarded(tmp_path):
+    path = save_checkpoint(tmp_path, 10, {"w": torch.arange(8.0)}, {"a": 1})
     data = path.read_bytes()
     for position in range(len(data)):
         for bit in (1, 32):
             path.write_bytes(data[:position] + bytes([data[position] ^ bit]) + data[position + 1 :])
-            with pytest.raises(DamagedFile, match=name):
+            with pytest.raises(DamagedFile, match=path.name):
                 load_checkpoint(tmp_path)
     path.write_bytes(data)
-    load_checkpoint(tmp_path, tell=silent)
+    load_checkpoint(tmp_path, notify=silent)
+
+
+@pytest.mark.parametrize("length", [0, 4, 8, 9, 100, -1])
+def test_every_truncation_is_named(tmp_path, length):
+    path = save_checkpoint(tmp_path, 10, {"w": torch.arange(8.0)}, {"a": 1})
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(DamagedFile, match=path.name):
+        load_checkpoint(tmp_path)
+
+
+def test_no_tensor_is_parsed_before_the_digest_matches(tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path, 10, {"w": torch.arange(8.0)}, {"a": 1})
+    damage(path, "flip")
+    monkeypatch.setattr(checkpoint_module.safetensors.torch, "load", lambda _: pytest.fail("parsed"))
+    with pytest.raises(DamagedFile):
+        load_checkpoint(tmp_path)
+
+
+def test_a_wrong_size_is_seen_without_reading_the_file(tmp_path):
+    path = save_checkpoint(tmp_path, 10, {"w": torch.arange(8.0)}, {"a": 1})
+    size = path.stat().st_size
+    os.truncate(path, 2**40)  # a hole of 1 TB
+    with pytest.raises(DamagedFile, match=f"{2**40} bytes instead of {size}"):
+        load_checkpoint(tmp_path)
 
 
 def test_all_damaged_names_every_file(tmp_path):
     save_two(tmp_path)
-    damage(tmp_path / "00000005" / "manifest.json", "truncate")
-    size = (tmp_path / "00000010" / "tensors.safetensors").stat().st_size
-    damage(tmp_path / "00000010" / "tensors.safetensors", "truncate")
-    damage(tmp_path / "00000010" / "meta.json", "delete")
+    damage(file_of(tmp_path, 5), "flip")
+    size = file_of(tmp_path, 10).stat().st_size
+    damage(file_of(tmp_path, 10), "truncate")
     with pytest.raises(DamagedFile) as caught:
-        load_checkpoint(tmp_path, tell=silent)
+        load_checkpoint(tmp_path, notify=silent)
     text = str(caught.value)
-    assert "step 5: manifest.json" in text
-    assert f"step 10: tensors.safetensors: {size - 1} bytes instead of {size}" in text and "meta.json: missing" in text
+    assert "step 5: 00000005.safetensors: " in text
+    assert f"step 10: 00000010.safetensors: {size - 1} bytes instead of {size}" in text
 
 
 def test_nothing_saved_is_said_as_such(tmp_path):
@@ -195,50 +233,77 @@ def test_nothing_saved_is_said_as_such(tmp_path):
         assert not isinstance(caught.value, DamagedFile)
 
 
-def entry(data: bytes) -> dict:
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+def forge(path: Path, about: object, body: bytes = b"", fields: object = None) -> None:
+    """A file as another program could write it: with whatever header, and a digest that matches."""
+    blank = "0" * 64
+    if isinstance(about, dict):
+        about = json.dumps({"format": 2, "version": "x", "step": 10, "sha256": blank, "meta": {}} | about)
+    header = json.dumps({"__metadata__": {"ami": about}, **(fields or {})} if about is not None else fields).encode()
+    head = len(header).to_bytes(8, "little") + header
+    digest = checkpoint_module._digest(head, memoryview(body))
+    path.write_bytes(head.replace(blank.encode(), digest.encode(), 1) + body)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/hostname", "a/b", "..", ".hidden", "a\\b", "", "x\n"])
-def test_a_name_that_leaves_the_folder_is_refused(tmp_path, name):
-    final = save_checkpoint(tmp_path, 10, {}, {})
-    outside = b"outside"
-    (tmp_path / "x").write_bytes(outside)
-    files = {file: entry((final / file).read_bytes()) for file in FILES[:2]} | {name: entry(outside)}
-    (final / "manifest.json").write_bytes(encode_manifest(10, files))
-    with pytest.raises(DamagedFile, match=r"manifest.json: the file name .* refused"):
-        load_checkpoint(tmp_path)
-
-
-def test_links_and_foreign_manifests_are_refused(tmp_path):
-    final = save_checkpoint(tmp_path / "a", 10, {}, {})
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "00000010").symlink_to(final)
-    with pytest.raises(DamagedFile, match="symbolic link"):
-        load_checkpoint(tmp_path / "b")
-    (tmp_path / "c").mkdir()
-    final.rename(tmp_path / "c" / "00000011")
-    with pytest.raises(DamagedFile, match=r"manifest.json: it belongs to step 10"):
-        load_checkpoint(tmp_path / "c")
+def test_a_forged_file_that_is_right_is_read(tmp_path):
+    """The tests below damage something that is otherwise good."""
+    field = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    forge(file_of(tmp_path, 10), {}, torch.ones(1).numpy().tobytes(), field)
+    assert load_checkpoint(tmp_path, notify=silent) == ({"w": torch.ones(1)}, {}, 10)
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("about", "fields", "why"),
     [
-        ('{"format": 2, "step": 10, "files": {}}', "unknown format version 2"),
-        ('{"format": 1, "step": 10, "files": {}}', "does not list"),
-        ('{"format": 1, "files": {"meta.json": 1, "tensors.safetensors": 1}}', "not a manifest"),
-        ("[1]", "not a manifest"),
-        ("null", "not a manifest"),
-        ("[" * 100_000, "not JSON"),
-        ("\xff", "not JSON"),
+        ({"format": 3}, {}, r"format 3 of version 'x', this program \(version .*\) reads 2"),
+        ({"meta": [1]}, {}, "not a checkpoint"),
+        ({"sha256": "x"}, {}, "not a checkpoint"),
+        ({"sha256": 5}, {}, "not a checkpoint"),
+        ({"step": 11}, {}, "it belongs to step 11, its name says 10"),
+        ("[" * 100_000, {}, "nested too deeply"),
+        ("null", {}, "not a checkpoint"),
+        ("{", {}, "not JSON"),
+        (7, {}, "not a checkpoint"),
+        (None, {}, "not a checkpoint"),
+        (None, [1], "not a checkpoint"),
+        ({}, {"w": 1}, "not a checkpoint"),
+        ({}, {"w": {"data_offsets": [0]}}, "not a checkpoint"),
+        ({}, {"w": {"data_offsets": [0, 0]}}, "not a safetensors file"),
+        ({}, {"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 0]}}, "not a safetensors file"),
+        ({}, {"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 10**30]}}, "bytes instead of"),
     ],
 )
-def test_strange_manifests_are_refused_in_words(tmp_path, text, why):
-    final = save_checkpoint(tmp_path, 10, {}, {})
-    (final / "manifest.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DamagedFile, match=f"manifest.json: {why}"):
+def test_strange_files_are_refused_in_words(tmp_path, about, fields, why):
+    forge(file_of(tmp_path, 10), about, b"", fields)
+    with pytest.raises(DamagedFile, match=f"00000010.safetensors: .*{why}"):
         load_checkpoint(tmp_path)
+
+
+def test_links_and_renamed_files_are_refused(tmp_path):
+    path = save_checkpoint(tmp_path / "a", 10, {}, {})
+    (tmp_path / "b").mkdir()
+    file_of(tmp_path / "b", 10).symlink_to(path)
+    with pytest.raises(DamagedFile, match=r"00000010.safetensors: a symbolic link, refused"):
+        load_checkpoint(tmp_path / "b")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    for use in (checkpoint_steps, load_checkpoint, lambda folder: save_checkpoint(folder, 11, {}, {})):
+        with pytest.raises(DamagedFile, match=r"c is a symbolic link, refused"):
+            use(tmp_path / "c")
+    assert checkpoint_steps(tmp_path / "a") == [10]
+    (tmp_path / "d").mkdir()
+    path.rename(file_of(tmp_path / "d", 11))
+    with pytest.raises(DamagedFile, match=r"it belongs to step 10, its name says 11"):
+        load_checkpoint(tmp_path / "d")
+
+
+def test_checkpoints_of_an_older_version_are_refused(tmp_path):
+    (tmp_path / "00000010").mkdir()
+    for name in ("tensors.safetensors", "meta.json", "manifest.json"):
+        (tmp_path / "00000010" / name).write_bytes(b"{}")
+    for use in (checkpoint_steps, load_checkpoint, lambda folder: save_checkpoint(folder, 11, {}, {})):
+        with pytest.raises(UserError, match="written by an older version of this program: train again") as caught:
+            use(tmp_path)
+        assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["00000010"]
 
 
 class Bomb:
@@ -249,20 +314,20 @@ class Bomb:
         return (Path.touch, (self.target,))
 
 
-@pytest.mark.parametrize("forged", [False, True], ids=["plain", "with a matching manifest"])
-@pytest.mark.parametrize("name", FILES[:2])
+@pytest.mark.parametrize("place", ["file", "body", "meta"])
 @pytest.mark.parametrize("zipped", [False, True], ids=["pickle", "torch.save"])
-def test_a_pickle_never_runs(tmp_path, name, forged, zipped):
-    final = save_checkpoint(tmp_path, 10, {}, {})
-    target = tmp_path / "exploded"
-    if zipped:
-        torch.save(Bomb(target), final / name)
+def test_a_pickle_never_runs(tmp_path, place, zipped):
+    target, path = tmp_path / "exploded", file_of(tmp_path, 10)
+    file = io.BytesIO()
+    (torch.save if zipped else pickle.dump)(Bomb(target), file)
+    if place == "file":
+        path.write_bytes(file.getvalue())
+    elif place == "body":
+        size = len(file.getvalue())
+        forge(path, {}, file.getvalue(), {"w": {"dtype": "Pickle", "shape": [size], "data_offsets": [0, size]}})
     else:
-        (final / name).write_bytes(pickle.dumps(Bomb(target)))
-    if forged:
-        files = {file: entry((final / file).read_bytes()) for file in FILES[:2]}
-        (final / "manifest.json").write_bytes(encode_manifest(10, files))
-    with pytest.raises(DamagedFile, match=name):
+        forge(path, {"meta": file.getvalue().decode("latin-1")})
+    with pytest.raises(DamagedFile, match=path.name):
         load_checkpoint(tmp_path)
     assert not target.exists()
 
@@ -281,7 +346,7 @@ def read_only(*_args, **_kwargs):
     [
         ("os.fsync", full_disk, "free some space"),
         ("builtins.open", full_disk, "free some space"),
-        ("os.rename", read_only, "another --out"),
+        ("os.replace", read_only, "another --out"),
         ("pathlib.Path.mkdir", read_only, "another --out"),
     ],
 )
@@ -292,55 +357,28 @@ def test_a_disk_that_refuses_leaves_the_last_good_one(tmp_path, monkeypatch, cal
         with pytest.raises(UserError, match=advice) as caught:
             save_checkpoint(tmp_path, step, {"w": torch.zeros(3)}, {})
     assert f"{step:08d}" in str(caught.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000005", "00000010", "last"]
-    tensors, _, found = load_checkpoint(tmp_path, tell=silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000005.safetensors", "00000010.safetensors"]
+    tensors, _, found = load_checkpoint(tmp_path, notify=silent)
     assert found == 10 and tensors["w"][0, 0] == 10
-
-
-def test_the_second_rename_failing_puts_the_first_one_back(tmp_path, monkeypatch):
-    save_two(tmp_path)
-    real, calls = os.rename, []
-
-    def fail_once(source, target):
-        calls.append(source)
-        if len(calls) == 2:
-            full_disk()
-        real(source, target)
-
-    monkeypatch.setattr(os, "rename", fail_once)
-    with pytest.raises(UserError):
-        save_checkpoint(tmp_path, 10, {}, {})
-    assert len(calls) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000005", "00000010", "last"]
-    assert load_checkpoint(tmp_path, tell=silent)[2] == 10
-
-
-def test_write_durable_keeps_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_durable(path, b"old")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full_disk)
-        with pytest.raises(UserError, match="free some space"):
-            write_durable(path, b"new")
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
 def test_stale_temporaries_are_removed_at_the_next_save(tmp_path):
     save_two(tmp_path)
-    for name in (".tmp.00000015", ".tmp.drop.00000001"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "tensors.safetensors").write_bytes(b"half")
-    (tmp_path / ".tmp.123.last").write_bytes(b"")
-    assert load_checkpoint(tmp_path, tell=silent)[2] == 10
+    (tmp_path / ".tmp.00000015").mkdir()
+    (tmp_path / ".tmp.00000015" / "x").write_bytes(b"half")
+    (tmp_path / ".tmp.123.00000015.safetensors").write_bytes(b"half")
+    assert load_checkpoint(tmp_path, notify=silent)[2] == 10
     save_checkpoint(tmp_path, 15, {}, {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000010", "00000015", "last"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000010.safetensors", "00000015.safetensors"]
 
 
-def test_a_kill_while_dropping_an_old_one_leaves_rubbish_not_damage(tmp_path, monkeypatch):
+def test_a_kill_before_the_old_one_is_removed_leaves_three_good_ones(tmp_path, monkeypatch):
     save_two(tmp_path)
     monkeypatch.setattr(checkpoint_module, "remove", lambda path: None)  # killed before anything is deleted
     save_checkpoint(tmp_path, 15, {}, {})
-    assert checkpoint_steps(tmp_path) == [10, 15]
+    assert checkpoint_steps(tmp_path) == [5, 10, 15]
+    for step in (5, 10, 15):
+        load_checkpoint(tmp_path, step, notify=silent)
 
 
 def test_a_reader_is_not_disturbed_by_a_running_training(tmp_path, monkeypatch):
@@ -348,15 +386,15 @@ def test_a_reader_is_not_disturbed_by_a_running_training(tmp_path, monkeypatch):
     save_two(tmp_path)
     real, calls = checkpoint_module._read, []
 
-    def slow(folder, step):
+    def slow(path, step):
         if not calls:
             for later in (15, 20):
                 save_checkpoint(tmp_path, later, {}, {})
         calls.append(step)
-        return real(folder, step)
+        return real(path, step)
 
     monkeypatch.setattr(checkpoint_module, "_read", slow)
-    assert load_checkpoint(tmp_path, tell=silent)[2] == 20
+    assert load_checkpoint(tmp_path, notify=silent)[2] == 20
     assert calls == [10, 5, 20]
 
 
@@ -365,17 +403,17 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from agent.checkpoint import load_checkpoint, save_checkpoint
+from agent.storage.checkpoint import load_checkpoint, save_checkpoint
 
 torch.set_num_threads(1)
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 rng = random.Random(int(sys.argv[3]))
 
-def tell(message):
+def notify(message):
     print("damaged:", message)
 
 def load():
-    tensors, meta, step = load_checkpoint(folder, tell=tell)
+    tensors, meta, step = load_checkpoint(folder, notify=notify)
     assert all(bool((tensor == meta["count"]).all()) for tensor in tensors.values()), "mixed checkpoints"
     return meta["count"], step
 
@@ -417,4 +455,4 @@ def test_kill_9_at_any_moment_leaves_a_good_checkpoint(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "damaged" not in result.stdout, result.stdout
-    assert ".tmp" not in result.stdout and ".old" not in result.stdout, result.stdout
+    assert ".tmp" not in result.stdout, result.stdout

@@ -1,78 +1,24 @@
-"""Promises of agent/run.py, metrics.py, errors.py, console.py: a run resumes as if never interrupted, or says why."""
+"""Promises of agent/storage/run.py: a folder holds one run or is left alone; what is wrong is said in words."""
 
+import builtins
 import errno
-import io
 import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from PIL.GifImagePlugin import GifImageFile
 
-import agent.storage.metrics as metrics_module
-from agent import console
-from agent.errors import DamagedFile, NonFinite, UserError, check_finite, nearest
-from agent.storage.checkpoint import save_checkpoint
-from agent.storage.run import Run, config_diff
+from agent import __version__
+from agent.errors import DamagedFile, UserError
+from agent.storage.files import to_json
+from agent.storage.provenance import config_diff
+from agent.storage.run import Run
+from agent.storage.summary import read_summary
+from tests.storage.common import CONFIG, silent, start
 
-CONFIG = {"seed": 0, "world_model": {"latent": 128, "layers": [64, 64], "name": None}, "steps": 10}
-COMMAND = ["run_agent.py", "train", "--out", "a folder"]
 OWN = ["checkpoints", "command.txt", "config.json", "lock", "metrics.jsonl", "tb", "versions.json"]
-
-
-def silent(message: str) -> None:
-    raise AssertionError(f"unexpected message: {message}")
-
-
-def start(folder: Path, config: dict = CONFIG, tell=silent) -> Run:
-    return Run.create_or_resume(folder, config, COMMAND, tell)
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def events(folder: Path) -> list[tuple]:
-    """(tag, step, value) of every scalar and picture, as TensorBoard reads them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    reader = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0, "images": 0})
-    reader.Reload()
-    tags = reader.Tags()
-    scalars = [(tag, e.step, e.value) for tag in tags["scalars"] for e in reader.Scalars(tag)]
-    return scalars + [(tag, e.step, e.encoded_image_string) for tag in tags["images"] for e in reader.Images(tag)]
-
-
-# Errors
-
-
-def test_check_finite_names_tensor_step_and_place():
-    good = {"loss": torch.ones(3), "count": torch.tensor([1]), "mask": torch.tensor(True), "none": torch.empty(0)}
-    check_finite(good, 1, "world model")
-    bad = torch.zeros(2, 4)
-    bad[0, 1], bad[1, 2], bad[1, 3] = float("nan"), float("inf"), -float("inf")
-    with pytest.raises(NonFinite) as caught:
-        check_finite(good | {"prediction": bad, "variance": torch.tensor(float("nan"))}, 123, "world model")
-    text = str(caught.value)
-    assert text.startswith("world model, step 123: not finite: ")
-    assert "prediction (2, 4): 1 NaN and 2 infinite of 8" in text and "variance ()" in text and "loss" not in text
-    assert isinstance(caught.value, UserError)
-
-
-def test_nearest():
-    assert nearest("wrold", ["world", "critic"]) == " (did you mean 'world'?)"
-    assert nearest("xyz", ["world", "critic"]) == ""
-
-
-# The folder
 
 
 def test_a_new_run_has_its_files(tmp_path):
@@ -83,8 +29,9 @@ def test_a_new_run_has_its_files(tmp_path):
     assert json.loads((folder / "config.json").read_text()) == CONFIG == run.config
     assert (folder / "command.txt").read_text() == "run_agent.py train --out 'a folder'\n"
     versions = json.loads((folder / "versions.json").read_text())
+    assert versions["ami"] == __version__
     assert versions["torch"] == torch.__version__ and versions["threads"] == torch.get_num_threads()
-    assert set(versions) == {"python", "platform", "torch", "gymnasium", "mujoco", "numpy", "threads"}
+    assert set(versions) == {"ami", "python", "platform", "torch", "gymnasium", "mujoco", "numpy", "threads"}
 
 
 def test_same_config_resumes_whatever_the_order_of_keys(tmp_path):
@@ -138,7 +85,7 @@ def test_open_says_what_is_wrong(tmp_path):
         Run.open(tmp_path / "walk_1")
     with pytest.raises(UserError, match=r"is not a run: it has no config.json; it contains the runs walk-1"):
         Run.open(tmp_path)
-    for text in ("{", "[]", "\xff"):
+    for text in ("{", "[]", "\xff", "[" * 100_000):
         (tmp_path / "walk-1" / "config.json").write_bytes(text.encode("latin-1"))
         for use in (Run.open, start):
             with pytest.raises(DamagedFile, match=r"config.json is damaged"):
@@ -150,7 +97,7 @@ def test_other_versions_are_told(tmp_path):
     path = tmp_path / "versions.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"torch": "1.0"}))
     messages = []
-    start(tmp_path, tell=messages.append).close()
+    start(tmp_path, notify=messages.append).close()
     assert len(messages) == 1 and f'- torch: "1.0"\n+ torch: "{torch.__version__}"' in messages[0]
     path.write_text("{")
     start(tmp_path).close()
@@ -179,336 +126,115 @@ def test_files_are_written_and_links_out_are_refused(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-# The lock
+def test_a_huge_configuration_is_refused_by_name(tmp_path):
+    start(tmp_path).close()
+    os.truncate(tmp_path / "config.json", 500 * 2**20)
+    for use in (Run.open, start):
+        with pytest.raises(DamagedFile, match=r"config.json: 500 MB, it may have at most 10 MB"):
+            use(tmp_path)
 
 
-def test_two_trainings_cannot_share_a_run(tmp_path):
-    with start(tmp_path), pytest.raises(UserError, match=f"process {os.getpid()} is training"):
+def test_a_run_of_an_older_version_is_refused(tmp_path):
+    """Else its training would begin anew, in the same folder."""
+    start(tmp_path).close()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    before = (tmp_path / "command.txt").read_text()
+    (tmp_path / "checkpoints" / "00000010").mkdir()
+    (tmp_path / "checkpoints" / "00000010" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="older version of this program: train again"):
         start(tmp_path)
-    start(tmp_path).close()
+    with pytest.raises(UserError, match="older version of this program: train again"):
+        Run.open(tmp_path).load_checkpoint()
+    assert (tmp_path / "command.txt").read_text() == before
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
-def test_a_killed_training_gives_the_lock_back(tmp_path):
-    start(tmp_path).close()
-    hold = (
-        "import fcntl, os, sys, time; f = open(sys.argv[1], 'r+'); fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB);"
-        "f.truncate(0); f.write(str(os.getpid())); f.flush(); print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / "lock"], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None and other.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match=f"process {other.pid} is training"):
-            start(tmp_path)
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-        start(tmp_path).close()
-
-
-def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
-    run = start(tmp_path)
-    (ready, tell_ready), (wait, end) = os.pipe(), os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of any fork beside threads
-        child = os.fork()
-    if child == 0:
-        os.close(end)
-        os.write(tell_ready, b".")
-        os.read(wait, 1)  # lives until the parent closes its end
-        os._exit(0)
-    try:
-        os.read(ready, 1)
-        with pytest.raises(UserError, match="is training"):  # the child's leaving it did not unlock the parent's
-            start(tmp_path)
-        run.close()
-        start(tmp_path).close()
-    finally:
-        for descriptor in (ready, tell_ready, wait, end):
-            os.close(descriptor)
-        os.waitpid(child, 0)
-
-
-# Logs
-
-
-def test_a_line_holds_phase_step_time_and_values(tmp_path):
-    with start(tmp_path) as run:
+def test_a_checkpoints_folder_that_is_a_link_is_not_followed(tmp_path):
+    with start(tmp_path / "other") as run:
         run.resume()
-        run.phase = "world model"
-        total = torch.tensor(1.0, dtype=torch.float64)
-        run.log(1, {"losses/a": total, "losses/b": 0.25, "n": 3, "np": np.float64(0.5)})
-        total += 1  # accumulating on must not change what was logged
-        trained = total.float().requires_grad_()
-        run.log(2, {"losses/a": trained, "bad": float("nan"), "worse": torch.tensor([torch.inf])})
-        assert (tmp_path / "metrics.jsonl").read_text() == ""  # nothing is read before the flush
-        run.flush()
-        first, second = run.metrics()
-    assert list(first) == ["phase", "step", "time", "losses/a", "losses/b", "n", "np"]
-    assert first.pop("time") > 1e9
-    assert first == {"phase": "world model", "step": 1, "losses/a": 1.0, "losses/b": 0.25, "n": 3, "np": 0.5}
-    assert (second["losses/a"], second["bad"], second["worse"]) == (2.0, None, None)
-    assert ("losses/b", 1, 0.25) in events(tmp_path) and ("losses/a", 2, 2.0) in events(tmp_path)
+        run.save_checkpoint(1, {}, {})
+    start(tmp_path / "run").close()
+    (tmp_path / "run" / "checkpoints").rmdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "other" / "checkpoints")
+    with pytest.raises(DamagedFile, match=r"checkpoints is a symbolic link, refused"):
+        Run.open(tmp_path / "run").load_checkpoint()
+    with pytest.raises(DamagedFile, match=r"checkpoints is a symbolic link"):
+        start(tmp_path / "run")
 
 
-def test_tensors_are_read_once_per_flush(tmp_path, monkeypatch):
-    reads = []
-    for name in ("item", "tolist", "__float__"):
-        real = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda self, n=name, r=real: (reads.append(n), r(self))[1])
-    with start(tmp_path) as run:
-        run.resume()
-        for step in range(50):
-            run.log(step, {"a": torch.tensor(float(step)), "b": torch.tensor(step)})
-        assert reads == []
-        run.flush()
-        assert reads == ["tolist"]
-    assert [line["a"] for line in lines(tmp_path)] == [line["b"] for line in lines(tmp_path)] == list(range(50))
+# Reading without writing, and writing elsewhere
 
 
-def test_flushes_by_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics_module, "FLUSH_LINES", 3)
-    with start(tmp_path) as run:
-        run.resume()
-        for step in range(7):
-            run.log(step, {})
-        assert len(lines(tmp_path)) == 6
-        monkeypatch.setattr(metrics_module, "FLUSH_SECONDS", -1.0)
-        run.log(7, {})
-        assert len(lines(tmp_path)) == 8
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_exception_does_not_lose_the_last_lines(tmp_path):
-    with pytest.raises(NonFinite), start(tmp_path) as run:
+def test_a_read_only_run_can_be_read_and_is_found_out_before_the_work(tmp_path, monkeypatch):
+    with start(tmp_path / "run") as run:
         run.resume()
         run.log(1, {"a": 1.0})
-        check_finite({"loss": torch.tensor(torch.nan)}, 1, "here")
-    assert [line["step"] for line in lines(tmp_path)] == [1]
+        run.save_checkpoint(1, {"w": torch.ones(1)}, {})
+        run.write_json("summary.json", SUMMARY)
+    before = files(tmp_path / "run")
+    real = builtins.open
+
+    def read_only(file, mode="r", *args, **kwargs):
+        """As root the tests can write anywhere: the run's folder refuses in another way."""
+        if set(mode) & set("wax+") and isinstance(file, Path) and file.is_relative_to(tmp_path / "run"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(file, mode, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", read_only)
+    run = Run.open(tmp_path / "run", silent)
+    assert run.load_checkpoint()[2] == 1 and run.summary() == SUMMARY and len(list(run.metrics())) == 1
+    with pytest.raises(UserError, match=r"cannot write .*run: the file system is read-only: give another --out"):
+        run.check_writable()
+    run = Run.open(tmp_path / "run", silent, out=tmp_path / "elsewhere")
+    run.check_writable()
+    assert run.write_json("eval/result.json", {"a": 1}) == tmp_path / "elsewhere" / "eval" / "result.json"
+    with pytest.raises(UserError, match="cannot be the name"):
+        run.write_json("config.json", {})
+    assert files(tmp_path / "elsewhere") == {"eval/result.json": to_json({"a": 1})}
+    assert files(tmp_path / "run") == before
 
 
-def full_disk(*_args, **_kwargs):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+# The summary
+
+SUMMARY = {
+    **{"run": "runs/a", "env": "TwoRooms-v0", "seed": 3, "env_steps": 128, "train_wall_seconds": 2.5},
+    **{"train_cpu_seconds": 2.0, "pictures_wall_seconds": 0.0, "peak_memory_mb": 300.0, "parameters": 12},
+}
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
-    with start(tmp_path) as run:
-        run.resume()
-        with monkeypatch.context() as patch, pytest.raises(UserError, match=r"metrics.jsonl: the disk is full"):
-            patch.setattr(os, "fsync", full_disk)  # the lines must be on the disk before a checkpoint counts on them
-            run.save_checkpoint(1, {}, {})
-    assert os.listdir(tmp_path / "checkpoints") == []
-
-
-def test_a_full_disk_at_the_end_does_not_hide_the_first_error(tmp_path, monkeypatch):
-    for error, expected in ((None, UserError), (KeyError("first"), KeyError)):
-        with monkeypatch.context() as patch, pytest.raises(expected), start(tmp_path) as run:
-            run.resume()
-            patch.setattr(metrics_module, "to_json", full_disk)
-            run.log(1, {})
-            if error:
-                raise error
-    start(tmp_path).close()  # and the lock was given back
-
-
-def train(folder: Path, stop: tuple[str, int] | None = None, snapshot: Path | None = None, tell=silent) -> None:
-    """Two phases with steps of their own, a checkpoint every 4; at `stop` the disk is copied, as a kill leaves it."""
-    with start(folder, tell=tell) as run:
-        state = run.resume()
-        tensors, meta, done = state or ({"sum": torch.zeros(())}, {}, 0)
-        assert meta == {"done": done} if state else not meta
-        total = tensors["sum"]
-        schedule = [("world model", step) for step in range(10)] + [("critic", step) for step in range(7)]
-        for count, (run.phase, step) in enumerate(schedule[done:], start=done + 1):
-            total = total + count
-            run.log(step, {"losses/total": total, "losses/step": step})
-            if count % 5 == 0:
-                run.image("picture", np.full((4, 4, 3), count, np.uint8), step)
-            if snapshot and (run.phase, step) == stop:
-                run.flush()
-                shutil.copytree(folder, snapshot)
-                return
-            if count % 4 == 0:
-                run.save_checkpoint(count, {"sum": total}, {"done": count})
-
-
-def without_time(folder: Path) -> list[dict]:
-    return [{key: value for key, value in line.items() if key != "time"} for line in lines(folder)]
-
-
-@pytest.mark.parametrize("stop", [("world model", 1), ("world model", 7), ("critic", 0), ("critic", 5)], ids=str)
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, stop):
-    train(tmp_path / "whole")
-    train(tmp_path / "broken", stop, tmp_path / "copy")
-    with open(tmp_path / "copy" / "metrics.jsonl", "ab") as file:
-        file.write(b'{"phase": "world mo')  # a kill in the middle of a line
-    half = [line["step"] for line in Run.open(tmp_path / "copy").metrics()]
-    assert half and len(half) < 17
-    train(tmp_path / "copy")
-    assert without_time(tmp_path / "copy") == without_time(tmp_path / "whole")
-    assert len(lines(tmp_path / "whole")) == 17
-    assert events(tmp_path / "copy") == events(tmp_path / "whole")
-    assert len(events(tmp_path / "whole")) == 2 * 17 + 3
-
-
-def test_interrupted_twice_with_a_damaged_checkpoint_equals_uninterrupted(tmp_path):
-    train(tmp_path / "whole")
-    train(tmp_path / "a", ("critic", 3), tmp_path / "b")
-    train(tmp_path / "b", ("critic", 4), tmp_path / "c")
-    path = tmp_path / "c" / "checkpoints" / "00000012" / "tensors.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
-    messages = []
-    train(tmp_path / "c", tell=messages.append)
-    assert len(messages) == 1 and "step 12" in messages[0] and "tensors.safetensors" in messages[0]
-    assert without_time(tmp_path / "c") == without_time(tmp_path / "whole")
-    assert events(tmp_path / "c") == events(tmp_path / "whole")
-
-
-def test_resume_refuses_when_all_checkpoints_are_damaged(tmp_path):
-    train(tmp_path)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    for path in (tmp_path / "checkpoints").glob("*/meta.json"):
-        path.unlink()
-    with pytest.raises(DamagedFile, match=r"step 12: meta.json: missing"):
-        train(tmp_path)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
-
-
-def test_lost_metrics_are_told(tmp_path):
-    train(tmp_path / "a", ("critic", 3), tmp_path / "b")
-    (tmp_path / "b" / "metrics.jsonl").write_text('{"phase": "world model", "step": 0}\n{"ph')
-    messages = []
-    train(tmp_path / "b", tell=messages.append)
-    assert len(messages) == 1 and "metrics.jsonl is shorter" in messages[0]
-    assert [line["step"] for line in lines(tmp_path / "b")] == [0, *range(2, 7)]
-
-
-def test_load_checkpoint_leaves_the_run_as_it_is(tmp_path):
-    train(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+def test_a_summary_says_that_training_came_to_its_end(tmp_path):
+    start(tmp_path).close()
     run = Run.open(tmp_path, silent)
-    tensors, meta, step = run.load_checkpoint()
-    assert (tensors["sum"], meta, step) == (136, {"done": 16}, 16)
-    assert run.load_checkpoint(12)[2] == 12
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run.summary() is None
+    run.write_json("summary.json", SUMMARY)
+    assert run.summary() == SUMMARY == read_summary(tmp_path)
 
 
-def test_a_checkpoint_from_elsewhere_loads_too(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"envsteps": 128}, ["env_steps"]),
+        ({"env_steps": "128"}, ["env_steps"]),
+        ({"train_wall_seconds": None, "seed": True}, ["seed", "train_wall_seconds"]),
+    ],
+)
+def test_what_is_missing_in_a_summary_is_told(tmp_path, change, named):
     start(tmp_path).close()
-    save_checkpoint(tmp_path / "checkpoints", 3, {}, {"a": 1})
-    assert Run.open(tmp_path).load_checkpoint() == ({}, {"a": 1}, 3)
+    held = {name: value for name, value in SUMMARY.items() if name not in named} | change
+    (tmp_path / "summary.json").write_text(json.dumps(held))
+    messages = []
+    found = Run.open(tmp_path, messages.append).summary()
+    assert len(messages) == 1 and f"summary.json does not hold {', '.join(named)} as expected" in messages[0]
+    assert found == {name: value for name, value in held.items() if name not in named}
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
-    start(tmp_path).close()
-    (tmp_path / "metrics.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
-    with pytest.raises(DamagedFile, match=r"metrics.jsonl, line 2"):
-        list(Run.open(tmp_path).metrics())
-
-
-def test_pictures_and_films_are_readable(tmp_path):
-    frames = [np.zeros((6, 8, 3), np.uint8) for _ in range(5)]
-    for index, frame in enumerate(frames):
-        frame[:, index] = (255, 128, 0)
-    with start(tmp_path) as run:
-        run.resume()
-        film = run.gif("imagination/openloop", frames, 7, fps=20)
-        picture = run.image("plan", frames[2], 8)
-        grey = run.image("grey", np.eye(4, dtype=np.uint8) * 255, 9)
-    found = {tag: (step, value) for tag, step, value in events(tmp_path)}
-    assert found == {"imagination/openloop": (7, film), "plan": (8, picture), "grey": (9, grey)}
-    read = GifImageFile(io.BytesIO(film))
-    assert (read.format, read.n_frames, read.size, read.info["duration"]) == ("GIF", 5, (8, 6), 50)
-    for index, frame in enumerate(frames):
-        read.seek(index)
-        assert np.array_equal(np.asarray(read.convert("RGB")), frame)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), frames[2])
-
-
-# The console
-
-
-@pytest.fixture
-def clock():
-    class Clock:
-        now = 0.0
-
-        def __call__(self) -> float:
-            return self.now
-
-    return Clock()
-
-
-@pytest.fixture(autouse=True)
-def loud():
-    yield
-    console.set_quiet(False)
-
-
-def test_progress_without_a_terminal_prints_few_lines(capsys, clock):
-    with console.Progress(clock=clock) as progress:
-        progress.start("world model", total=100, done=20)
-        for n in range(21, 101):
-            clock.now += 0.5
-            progress.update(n, f"loss {n}")
-        progress.start("prepare critic")
-        clock.now += 7.0
-        progress.start("critic", total=3, unit="games")
-        clock.now += 1.0
-        progress.update(2, "[red]markup stays text[/red]")
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert out.splitlines() == [
-        "world model: 100 steps, resumed at 20",
-        "world model: 80/100 (2 it/s, 10 s left)  loss 80",
-        "world model: 100 steps in 40.0 s (2 it/s)  loss 100",
-        "prepare critic: 7.0 s",
-        "critic: 3 games",
-        "critic: stopped at 2/3 in 1.0 s (2 it/s)  [red]markup stays text[/red]",
-    ]
-
-
-def test_quiet_sends_everything_to_standard_error(capsys):
-    with console.Progress(quiet=True) as progress:
-        progress.start("a", total=1)
-    console.set_quiet(True)
-    console.tell("message")
-    console.table("title", [{"x": 1}])
-    with console.Progress() as progress:
-        progress.start("b", total=1)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert all(text in err for text in ("a: 1 steps", "message", "title", "b: 1 steps"))
-
-
-def test_messages_are_neither_wrapped_nor_interpreted(capsys):
-    long = "[bold] " + "word " * 60 + "end"
-    console.tell(long)
-    console.warn("careful")
-    out, err = capsys.readouterr()
-    assert out == long + "\n"
-    assert err == "warning: careful\n"
-
-
-def test_table_is_whole_and_aligned(capsys):
-    console.table("Results", [{"name": "full" * 30, "success": 0.912345, "n": 50}, {"name": "[x]", "cost": 1.0}])
-    title, header, first, second = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert title == "Results"
-    assert header.split() == ["name", "success", "n", "cost"]
-    assert first.split() == ["full" * 30, "0.9123", "50"]
-    assert second.split() == ["[x]", "1"] and second.endswith("   1") and len(second) == len(header)
-
-
-def test_progress_on_a_terminal_draws_a_bar(monkeypatch, clock):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    screen = Terminal()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console, "_console", lambda _: console.Console(file=screen, force_terminal=True, width=120))
-    with console.Progress(clock=clock) as progress:
-        progress.start("world model", total=10)
-        for n in range(1, 11):
-            clock.now += 0.01  # too fast to draw each one; the last is drawn anyway
-            progress.update(n, f"loss {n}")
-            console.tell("above the bar")
-    text = screen.getvalue()
-    assert all(part in text for part in ("world model", "10/10", "it/s", "loss 10", "above the bar"))
-    assert "loss 5" not in text
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_damaged_summary_is_told(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    messages = []
+    assert read_summary(tmp_path, messages.append) == {}
+    assert len(messages) == 1 and "summary.json is damaged" in messages[0]

@@ -1,0 +1,47 @@
+"""What looks on at a training: collapse gauges of the world model, pictures in TensorBoard after each phase."""
+
+from __future__ import annotations
+
+import time
+
+from agent.agent import Agent
+from agent.config import Config
+from agent.console import Progress
+from agent.inspection import imagination
+from agent.inspection.gauges import measure
+from agent.interaction.environment import Environment
+from agent.interaction.replay import Replay
+from agent.learning import parallel
+from agent.learning.updates import Update
+from agent.storage.run import Run
+
+
+class Gallery:
+    """Gauges and pictures of a training (`agent.learning.trainer.Watch`). Nothing of it changes what is learned."""
+
+    def __init__(
+        self, agent: Agent, config: Config, environment: Environment, replay: Replay, run: Run, progress: Progress
+    ) -> None:
+        self.agent, self.config, self.environment = agent, config, environment
+        self.replay, self.run, self.progress = replay, run, progress
+        self.seconds = (0.0, 0.0)
+        """Wall and CPU time that the pictures took."""
+
+    def on_step(self, update: Update, step: int) -> dict[str, float]:
+        """Gauges of the world model, every now and then."""
+        every = self.config.learn.gauge_every
+        if update.name != "world_model" or parallel.rank() or (step != 1 and step % every and step != update.steps):
+            return {}
+        return measure(self.agent, self.replay, self.environment, seed=self.config.seed)
+
+    def on_phase_end(self, update: Update, total: int) -> None:
+        """Pictures of what is imagined, where there is a map to draw on and a decoder to come."""
+        drawable = None not in (self.environment.truth, self.environment.view, self.environment.goals)
+        if not drawable or not self.config.learn.decoder_steps or update.name == "policy":
+            return
+        self.progress.start("pictures")
+        began = time.monotonic(), time.process_time()
+        decoded = update.name == "decoder"
+        imagination.to_tensorboard(self.agent, self.config, self.environment, self.run, total, decoded)
+        wall, cpu = self.seconds
+        self.seconds = wall + time.monotonic() - began[0], cpu + time.process_time() - began[1]

@@ -1,0 +1,116 @@
+"""Mode-2 at one level: propose, simulate, evaluate, improve (LeCun 2022, section 3.1.2, steps 2 to 5).
+
+A hierarchy is a list of Levels: the state that a plan of the level above imagines is the goal of the level below.
+
+Shapes: E episodes, N candidates, H imagined steps, K primitive actions a step, A action, Z latent variable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from modules.actor import Actor
+from modules.types import Cost, Directive, Imagined, Plan, State, TrajectoryCost, WorldModel
+
+
+@dataclass(frozen=True)
+class Level:
+    """What plans at one time scale. An oracle may stand in place of the world model or of the cost."""
+
+    world_model: WorldModel
+    cost: Cost
+    actor: Actor
+
+    @property
+    def action_block(self) -> int:
+        """K: primitive actions (or actions of the level below) in one imagined step."""
+        return self.world_model.action_block
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a search came to."""
+
+    plan: Plan
+    imagined: Imagined
+    """(E, H, ...) under the chosen plan."""
+    cost: TrajectoryCost
+    """Of the chosen plan, leading axes (E,)."""
+    proposal_energy: Tensor
+    """(E,) energy of the first proposal, before any improvement."""
+    candidates: Plan
+    """Of the last iteration: actions (E, N, H, K, A), energy (E, N)."""
+
+
+@torch.no_grad()
+def plan(
+    level: Level,
+    state: State,
+    directive: Directive,
+    generator: Generator,
+    last: Tensor | None = None,
+    context: Any = None,
+) -> Planned:
+    """Search for the action sequence of least energy.
+
+    Args:
+        level: world model, cost and actor.
+        state: (E, ...) s[0].
+        directive: goal (E, ...), planner, horizon and the rest.
+        generator: all randomness of the search.
+        last: (E, L, A) the rest of the last plan, from which a warm start begins.
+        context: what the world model reads from memory, passed on to `rollout`.
+    """
+    actor, block = level.actor, level.action_block
+    # 2. Proposal: the rest of the last plan, or no movement.
+    nothing = state.latent.new_empty(len(state.latent), 0, actor.actions.size)
+    start = actor.propose(directive, nothing if last is None else last, block)
+    search = actor.search(start, directive, generator)
+    proposal_energy: Tensor | None = None
+    for _ in range(directive.iterations):
+        with torch.set_grad_enabled(search.needs_gradient):
+            candidates = search.ask()  # E N H K A
+            # 3. Simulation: the world model imagines where each candidate leads.
+            z = _drawn(level.world_model, candidates, generator)
+            imagined = imagine(level.world_model, state, candidates, z, context)
+            # 4. Evaluation: the cost of what was imagined.
+            energy = level.cost.trajectory(imagined, directive).energy
+            # 5. Planning: better candidates.
+            search.tell(candidates, energy)
+        proposal_energy = energy[:, 0].detach() if proposal_energy is None else proposal_energy
+    assert proposal_energy is not None, "a directive asks for at least one iteration"
+    best = search.best()
+    chosen = imagine(level.world_model, state, best.actions[:, None], None, context)
+    cost = level.cost.trajectory(chosen, directive)
+    return Planned(
+        plan=best,
+        imagined=chosen.map(lambda x: x[:, 0]),
+        cost=TrajectoryCost({k: v[:, 0] for k, v in cost.drives.items()}, cost.critic[:, 0], best.energy),
+        proposal_energy=proposal_energy,
+        candidates=Plan(search.candidates.detach(), search.energy.detach()),
+    )
+
+
+def imagine(
+    world_model: WorldModel, state: State, candidates: Tensor, z: Tensor | None = None, context: Any = None
+) -> Imagined:
+    """States (E, ...) under candidates (E, N, H, K, A), latent variables (E, N, H, Z) -> imagined (E, N, H, ...)."""
+    episodes, count = candidates.shape[:2]
+    repeated = state.map(lambda x: x[:, None].expand(-1, count, -1).flatten(0, 1))
+    flat = None if z is None else z.flatten(0, 1)
+    imagined = world_model.rollout(repeated, candidates.flatten(0, 1), flat, context)
+    # The candidates themselves, not the copy that was rolled out: a gradient planner differentiates by them.
+    return imagined.map(lambda x: x.unflatten(0, (episodes, count))).but(actions=candidates)
+
+
+def _drawn(world_model: WorldModel, candidates: Tensor, generator: Generator) -> Tensor | None:
+    """Latent variables from their prior N(0, 1), one draw for all episodes: (E, N, H, Z)."""
+    if not world_model.z_size:
+        return None
+    episodes, count, horizon = candidates.shape[:3]
+    z = torch.empty(count, horizon, world_model.z_size, device=candidates.device).normal_(generator=generator)
+    return z.expand(episodes, -1, -1, -1)
