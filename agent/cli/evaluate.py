@@ -203,7 +203,7 @@ def _print(result: dict[str, Any], config: Config, threads: int) -> None:
         "success": f"{100 * result['success']:.1f} %",
         "95 % interval": f"{100 * result['ci_low']:.1f} - {100 * result['ci_high']:.1f} %",
         "at the last step": f"{100 * result['success_final']:.1f} %",
-        "steps (median)": f"{result['steps_median']}",
+        "steps (median)": "-" if result["steps_median"] is None else f"{result['steps_median']:g}",
     }
     others = [
         {"controller": f"reference: {name}", "success": f"{100 * share:.1f} %"}
