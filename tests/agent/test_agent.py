@@ -281,7 +281,9 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
                          ids=[*PLANNERS, "Mode-1"])  # fmt: skip
 @both
 def test_episodes_that_begin_apart_are_each_as_if_acted_alone(make, how):
-    agent, environment = ready(settings(make(), replan_every=3, horizon=2, iterations=2, **how))
+    config = settings(make(), replan_every=3, horizon=2, iterations=2, **how)
+    each_action = dataclasses.replace(config.planner, action_repeat=1)
+    agent, environment = ready(dataclasses.replace(config, planner=each_action))
     seen, goal, together = apart(agent, environment)
     assert all((torch.stack([d.action for d in together])[:, row].abs().sum(-1) > 0).sum() > 3 for row in BEGINS)
     numbers = set()
@@ -487,6 +489,7 @@ def test_acting_under_other_settings_leaves_the_agent_as_it_is(subgoals):
     anyone = torch.get_rng_state()
 
     other = agent.acting({"planner": "mppi", "samples": 5, "horizon": 1}, seed=4)
+    assert other.episode is None and other.act(seen[:1])[1].directive.goal is None, "it begins without a task"
     other.set_goal(goal[:1])
     for _ in range(4):
         decision = other.act(seen[:1])[1]
