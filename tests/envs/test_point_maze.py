@@ -96,7 +96,7 @@ def test_senses_only_what_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("layout", NAMES)
-def test_slots_are_scaled_and_measure_distance_alike_in_both_axes(layout: str) -> None:
+def test_proprio_is_scaled_and_measures_distance_alike_in_both_axes(layout: str) -> None:
     world = PointMaze(layout)
     x, y = world.proprio[:2]
     assert x.is_goal and y.is_goal and x.scale == y.scale and not any(s.is_goal for s in world.proprio[2:])

@@ -282,7 +282,7 @@ def test_factors_map_and_protocol():
     assert np.array_equal(world.to_map(world.positions(states)), states[:, :2])
 
 
-def test_oracle_and_greedy_stay_within_the_limit():
+def test_expert_and_greedy_stay_within_the_limit():
     world = TwoRooms(True)
     tasks: Tasks = world.sample_tasks(np.random.default_rng(11), 500)
     for control in (world.expert_action, world.greedy_action):
