@@ -1,4 +1,4 @@
-"""Promises of evaluation: frozen tasks, honest intervals, reference controllers, and an agent that is left as it was."""
+"""Promises of evaluation: frozen tasks, honest intervals, reference controllers, an agent that is left as it was."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_evaluation_leaves_the_agent_as_it_was(trained_run, settings):
     other.set_goal(observation)
     other.act(observation)
     expected, _ = other.act(observation)
-    np.testing.assert_array_equal(action, expected), "it goes on as if nothing had been"
+    np.testing.assert_array_equal(action, expected, "it goes on as if nothing had been")
     assert decision.time.tolist() == [1]
 
 
@@ -279,6 +279,8 @@ def test_a_hash_is_of_numbers_and_not_of_how_they_lie_in_memory():
     listed, digest = task_list(ROOMS.goals, 6)
     assert task_hash(Tasks(np.asfortranarray(listed.start), np.asfortranarray(listed.goal))) == digest
     assert task_hash(Tasks(listed.goal, listed.start)) != digest
+    whole = Tasks(listed.start.round(), listed.goal.round())
+    assert task_hash(Tasks(whole.start.astype(int), whole.goal.astype(int))) == task_hash(whole)
     moved = listed.goal.copy()
     moved[3, 1] = np.nextafter(moved[3, 1], np.inf)
     assert task_hash(Tasks(listed.start, moved)) != digest

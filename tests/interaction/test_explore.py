@@ -14,7 +14,7 @@ from agent.errors import UserError
 from agent.interaction.environment import of_simulator
 from agent.interaction.explore import Explorer, explore, explore_simulator, explore_vector
 from agent.interaction.replay import Replay
-from envs import PointMaze, SimVectorEnv, Simulator, TwoRooms
+from envs import PointMaze, Simulator, SimVectorEnv, TwoRooms
 from modules.actions import BoxActions
 from tests.interaction.counter import SPACE, counters
 
