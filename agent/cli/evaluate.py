@@ -83,7 +83,7 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
     changes = {k: v for k in SETTINGS if (v := getattr(args, k)) is not None}
     kept, _ = tasks.task_list(goals, min(args.record, args.tasks))
     recorder = None
-    if len(kept):
+    if len(kept) and environment.view is not None:  # without a map there is nothing to show them on
         recorder = thoughts.Recorder(environment, kept, imagination.probe_of(agent, config, environment, args.seed))
     with Progress() as progress:
         result, _ = evaluation.evaluate(

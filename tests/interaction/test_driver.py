@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -86,7 +87,7 @@ def test_a_step_that_only_resets_is_not_real(mode: AutoresetMode):
     if mode != AutoresetMode.NEXT_STEP:
         assert all(step.real.all() for step in seen)
         return
-    for before, step in zip(seen, seen[1:], strict=False):
+    for before, step in pairwise(seen):
         np.testing.assert_array_equal(step.real, ~before.ended)
         assert not (step.ended & ~step.real).any()
     assert seen[0].real.all()
@@ -148,7 +149,7 @@ def test_what_is_observed_last_is_decided_on_next():
     envs, rng = SimVectorEnv(PointMaze(), 3, 50), np.random.default_rng(0)
     seen: list[Transition] = []
     drive(envs, lambda _: (rng.uniform(-1, 1, (3, 2)).astype(np.float32), None), steps(6), [seen.append], seed=3)
-    for step, after in zip(seen, seen[1:], strict=False):
+    for step, after in pairwise(seen):
         np.testing.assert_array_equal(step.observation, after.moment.observation)
         np.testing.assert_array_equal(step.info["state"], after.moment.info["state"])
 

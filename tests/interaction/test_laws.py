@@ -1,8 +1,9 @@
-"""What an environment must offer is its laws: reset, step, observe. Everything else is optional, and asked for by name."""
+"""What an environment must offer is its laws: reset, step, observe. Everything else is an optional capability."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 import envs
-from agent.build import load
+import run_agent
+from agent.build import build, load
 from agent.errors import UserError
 from agent.evaluation.evaluate import evaluate
 from agent.evaluation.tasks import reference_controllers
@@ -21,7 +23,7 @@ from agent.interaction.environment import of_simulator, open_environment
 from agent.interaction.explore import explore
 from agent.storage.run import Run
 from envs import SIMULATORS, PointMaze, Simulator, TwoRooms
-from envs.api import Array, Expert, Factors, Goals, Percepts, Scenes, View
+from envs.api import Array, Expert, Factors, Goals, Percepts, Scenes, Tasks, View
 from tests.helpers import tiny_maze, train_tiny
 
 NAME = "Laws-v0"
@@ -99,6 +101,45 @@ def test_evaluation_is_refused_with_one_clear_message(laws, tmp_path: Path):
         evaluate(agent, laws, 4, 5)
     with pytest.raises(UserError, match="Laws-v0 offers no tasks and no map"):
         imagination.imagine(agent, config(), laws, Run.open(tmp_path / "run"))
+
+
+class WithGoals(Laws):
+    """Tasks, but neither a map nor an expert."""
+
+    success_radius = 0.3
+
+    def sample_tasks(self, rng: np.random.Generator, n: int) -> Tasks:
+        start = self.reset(rng, n)
+        return Tasks(start, start + 2)
+
+    def success(self, states: Array, goals: Array) -> NDArray[np.bool_]:
+        return np.abs(np.sin((states - goals) / 2))[:, 0] < np.sin(self.success_radius / 2)
+
+
+@pytest.fixture
+def goals_only():
+    envs.register("Goals-v0", WithGoals)
+    yield open_environment("Goals-v0", {})
+    gym.registry.pop("Goals-v0")
+    SIMULATORS.pop("Goals-v0")
+
+
+def test_goals_alone_are_enough_to_evaluate(goals_only, tmp_path: Path, capsys):
+    """Without a view there is no recording and no distance, without an expert no upper bound."""
+    train_tiny(dataclasses.replace(config(), env="Goals-v0"), tmp_path / "run")
+    command = ["evaluate", str(tmp_path / "run"), "--tasks", "3", "--budget", "8", "--json"]
+    assert run_agent.main(command) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(result["reference"]) == {"random"} and result["task_distance"] == [] and result["n_tasks"] == 3
+    assert not [*(tmp_path / "run").glob("recording-*")]
+
+
+@pytest.mark.parametrize("dynamics", ["learned", "oracle"])
+def test_the_true_cost_without_an_expert_is_refused(goals_only, dynamics):
+    agent = build(dataclasses.replace(config(), env="Goals-v0"), goals_only.spec)
+    with pytest.raises(UserError, match=r"Goals-v0 has no expert.*expert_action"):
+        evaluate(agent, goals_only, 4, 2, dynamics=dynamics, cost="true")
+    evaluate(agent, goals_only, 4, 2, dynamics="oracle")
 
 
 def test_without_an_expert_random_is_the_only_reference(laws):

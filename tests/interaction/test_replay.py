@@ -1,4 +1,4 @@
-"""Replay holds pieces of episodes and can grow; Pieces cuts them, each inside one episode, and drops what a reset ends."""
+"""Replay holds pieces of episodes and can grow; Pieces cuts them, and drops what a reset interrupts."""
 
 from __future__ import annotations
 
