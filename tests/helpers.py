@@ -13,10 +13,12 @@ from agent.agent import Agent
 from agent.build import build
 from agent.config import Config, options_of
 from agent.console import set_quiet
+from agent.inspection.watch import Gallery
 from agent.interaction.environment import Environment, open_environment
 from agent.interaction.explore import explore
 from agent.interaction.replay import Replay
 from agent.learning.train import train_run
+from agent.learning.updates import Update
 from agent.presets import debug
 from agent.storage.run import Run
 from modules import actor, cost, critic, decoder, perception, world_model
@@ -73,11 +75,18 @@ def directive_for(agent: Agent, goal: State | None, task: Task | None = None, **
     return agent.configurator.configure(situation).but(**changes)
 
 
+class Gauges(Gallery):
+    """Looks on without drawing: pictures take longer than the rest and change nothing."""
+
+    def on_phase_end(self, update: Update, total: int) -> None:
+        """Nothing."""
+
+
 def train_tiny(config: Config, folder: Path, stop_at: int | None = None) -> dict:
-    """Train without a word on the terminal, and without gauges and pictures: they change nothing."""
+    """Train without a word on the terminal, and without pictures."""
     set_quiet(True)
     try:
-        return train_run(config, folder, ["run_agent.py", "train"], stop_at)
+        return train_run(config, folder, ["run_agent.py", "train"], stop_at, watcher=Gauges)
     finally:
         set_quiet(False)
 

@@ -10,7 +10,7 @@ import tyro
 
 from agent.cli import common
 from agent.console import tell, warn
-from agent.report import page
+from agent.report import write
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def parse(arguments: list[str], program: str) -> ReportArguments:
 
 def run(args: ReportArguments, command_line: list[str]) -> int:
     """run_agent.py report FOLDER."""
-    written, missing = page.write(args.folder, args.out)
+    written, missing = write(args.folder, args.out)
     for text in missing:
         warn(f"missing: {text}")
     tell(f"  {written}")

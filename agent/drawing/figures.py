@@ -1,30 +1,38 @@
-"""How imagination is drawn: the strip and the film of real beside imagined frames, maps with plans, curves of errors.
+"""The charts of imagination, training and ablations, as matplotlib figures; rendering.py makes pixels or SVG of them.
 
-Pure functions from arrays to pictures; what they show is worked out in agent/imagine.py. Figures are made through
-matplotlib's object interface, so that a training that draws shares no state with anybody's own plots.
+Pure functions from numbers to figures; the numbers come from agent/inspection, agent/evaluation and agent/experiments.
+Figures are made through matplotlib's object interface, so that a training that draws shares no state with other plots.
 
-Shapes: N episodes, T = SEEN + H moments, H imagined steps, R rejected plans; pictures are (rows, columns, 3) uint8.
+Shapes: H imagined steps, K primitive actions a step, R rejected plans; pictures are (rows, columns, 3) uint8.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from agent.drawing.colours import BLUE, GREEN, GREY, RED, Picture, _unit, place_colours
+from agent.drawing.colours import SERIES, Picture, place_colours, tone
 
-# Plans and curves
+SMALL = (5.2, 3.3)  # inches of a chart in a page: readable in a column 350 pixels wide
+
+
+DECADES = 5  # of a logarithmic axis
+
+
+# Plans
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,8 @@ class PlanView:
     """Of the first proposal, before the search."""
 
 
-def plan_map(views: Sequence[PlanView], title: str) -> Picture:
-    """Side by side: map, start, goal, chosen plan as imagined and as it really goes, rejected plans by energy."""
+def plan_map(views: Sequence[PlanView], title: str) -> Figure:
+    """Side by side: map, start, goal, chosen plan as imagined and as executed, rejected plans by energy."""
     tall = max(v.scene.shape[0] / v.scene.shape[1] for v in views)
     figure = Figure(figsize=(4.0 * len(views), 3.3 * tall + 1.9), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=13)
@@ -65,132 +73,227 @@ def plan_map(views: Sequence[PlanView], title: str) -> Picture:
         colours = ScalarMappable(norm, "viridis")
         for path, energy in sorted(zip(view.rejected, view.energies, strict=True), key=lambda p: -p[1]):
             axes.plot(*path.T, color=colours.to_rgba(energy), linewidth=1.4, marker=".", markersize=3)
-        axes.plot(*view.true.T, color=_unit(BLUE), linewidth=2.2, linestyle=(0, (2, 1.2)), zorder=4)
-        axes.plot(*view.chosen.T, color=_unit(RED), linewidth=2.4, marker="o", markersize=4, zorder=3)
-        axes.add_patch(
-            Circle((view.goal[0], view.goal[1]), view.reach, fill=False, edgecolor=_unit(GREEN), linestyle="--")
-        )
-        axes.plot(*view.goal, marker="*", markersize=15, color=_unit(GREEN), markeredgecolor="white", zorder=5)
+        axes.plot(*view.true.T, color=tone("blue"), linewidth=2.2, linestyle=(0, (2, 1.2)), zorder=4)
+        axes.plot(*view.chosen.T, color=tone("red"), linewidth=2.4, marker="o", markersize=4, zorder=3)
+        axes.add_patch(Circle(tuple(view.goal), view.reach, fill=False, edgecolor=tone("green"), linestyle="--"))
+        axes.plot(*view.goal, marker="*", markersize=15, color=tone("green"), markeredgecolor="white", zorder=5)
         axes.plot(*view.start, marker="o", markersize=9, color="white", markeredgecolor="black", zorder=5)
         axes.set_title(f"energy {view.energy:.2f}\nfirst proposal {view.first:.2f}", fontsize=11)
         figure.colorbar(
             colours, ax=axes, orientation="horizontal", shrink=0.85, pad=0.02, label="energy of rejected plans"
         )
     figure.legend(handles=_plan_legend(), loc="outside lower center", ncols=6, frameon=False, fontsize=10)
-    return _drawn(figure)
+    return figure
 
 
 def _plan_legend() -> list[Line2D]:
+    def mark(label: str, color: Any, **style: Any) -> Line2D:
+        return Line2D([], [], label=label, color=color, **style)
+
     return [
-        Line2D([], [], marker="o", linestyle="", markersize=9, color="white", markeredgecolor="black", label="start"),
-        Line2D(
-            [], [], marker="*", linestyle="", markersize=14, color=_unit(GREEN), label="goal, and what counts as there"
-        ),
-        Line2D([], [], marker="o", markersize=4, linewidth=2.4, color=_unit(RED), label="chosen plan, imagined"),
-        Line2D([], [], linewidth=2.2, linestyle=(0, (2, 1.2)), color=_unit(BLUE), label="the same, executed"),
-        Line2D(
-            [],
-            [],
-            marker=".",
-            linewidth=1.4,
-            color=colormaps["viridis"](0.6),
-            label="rejected plans of the last round, imagined",
+        mark("start", "white", marker="o", linestyle="", markersize=9, markeredgecolor="black"),
+        mark("goal and success radius", tone("green"), marker="*", linestyle="", markersize=14),
+        mark("chosen plan, imagined", tone("red"), marker="o", markersize=4, linewidth=2.4),
+        mark("chosen plan, executed", tone("blue"), linewidth=2.2, linestyle=(0, (2, 1.2))),
+        mark(
+            "rejected candidates of the last iteration, imagined", colormaps["viridis"](0.6), marker=".", linewidth=1.4
         ),
     ]
 
 
+# Errors of imagination
+
+
 LINES = {
-    "learned": ("the world model imagines", RED, "-", 2.6),
-    "shuffled": ("shuffled: another episode's actions", (230, 140, 20), "--", 1.8),
-    "persistence": ("persistence: nothing changes", GREY, "-.", 1.8),
-    "probe": ("the probe itself", GREEN, ":", 1.8),
+    "learned": ("world model", "red", "-", 2.6),
+    "shuffled": ("another episode's actions", "orange", "--", 1.8),
+    "persistence": ("persistence (no change)", "grey", "-.", 1.8),
+    "probe": ("probe on observed states", "green", ":", 1.8),
 }
 
 
-def curves(numbers: Mapping[str, Any], reach: float) -> Picture:
-    """Latent error and position error against the horizon, from what imagine.errors gives; reach: success radius."""
+ERRORS = {
+    "latent_mse": ("Latent prediction error", "mean squared error"),
+    "position_error": ("Position error, read by a linear probe", "mean distance, world units"),
+}
+
+
+def curves(numbers: Mapping[str, Any]) -> Figure:
+    """Latent prediction error and position error against horizon, side by side (imagination.errors has the numbers)."""
     figure = Figure(figsize=(12, 4.6), dpi=110, layout="constrained")
-    at = numbers["horizon"]
+    ratios = (
+        f"{numbers['ratio_persistence']:.2f} x persistence, {numbers['ratio_shuffled']:.2f} x another episode's actions"
+    )
     figure.suptitle(
-        f"Error of the imagination, {numbers['episodes']} held-out episodes (bands: 95 %). Latent, after {at} steps: "
-        f"{numbers['ratio_persistence']:.2f} x persistence, {numbers['ratio_shuffled']:.2f} x shuffled actions",
+        f"Open-loop prediction error of {numbers['episodes']} held-out episodes (bands: 95 %)\n"
+        f"latent after {numbers['horizon']} steps: {ratios}",
         fontsize=13,
     )
-    left, right = figure.subplots(1, 2)
-    for axes, name in ((left, "latent_mse"), (right, "position_error")):
-        steps = np.array(numbers["horizons"])
-        for line, values in numbers[name].items():
-            label, colour, style, width = LINES[line]
-            mean, half = np.array(values), np.array(numbers[f"{name}_ci95"][line])
-            axes.plot(
-                steps,
-                mean,
-                style,
-                color=_unit(colour),
-                linewidth=width,
-                label=label,
-                marker="." if len(steps) == 1 else "",
-            )
-            axes.fill_between(
-                steps, np.maximum(mean - half, 0), mean + half, color=_unit(colour), alpha=0.15, linewidth=0
-            )
-        axes.set(xlabel="imagined steps (action blocks)", ylim=(0, None))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    left.set(ylabel="mean squared error", title="latent")
-    right.set(
-        ylabel="mean distance, in the world's unit of length", title="position, read from the state by a linear probe"
-    )
-    right.axhline(reach, color="black", linewidth=1, alpha=0.6, label="goal radius")
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=10)
-    return _drawn(figure)
+    for axes, name in zip(figure.subplots(1, 2), ERRORS, strict=True):
+        _errors(axes, numbers, name)
+        axes.set_title(ERRORS[name][0])
+    handles, labels = figure.axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=10)
+    return figure
 
 
-def latent_map(numbers: Mapping[str, Any]) -> Picture:
-    """Latents laid out flat, coloured by true position, with imagined paths beside real ones (imagine.project)."""
-    figure = Figure(figsize=(8.4, 6), dpi=110, layout="constrained")
+def error_curve(numbers: Mapping[str, Any], name: str) -> Figure:
+    """One of the two alone; name: a key of ERRORS."""
+    figure = Figure(figsize=SMALL, layout="constrained")
+    axes = figure.subplots()
+    _errors(axes, numbers, name)
+    _legend(figure, axes)
+    return figure
+
+
+def _errors(axes: Axes, numbers: Mapping[str, Any], name: str) -> None:
+    steps = np.array(numbers["horizons"], np.float64)
+    for line, values in numbers[name].items():
+        label, colour, style, width = LINES[line]
+        mean, half = np.array(values, np.float64), np.array(numbers[f"{name}_ci95"][line], np.float64)
+        axes.plot(steps, mean, style, color=tone(colour), linewidth=width, label=label, marker=_marker(mean))
+        low, high = np.maximum(mean - half, 0), mean + half
+        axes.fill_between(steps, low, high, color=tone(colour), alpha=0.15, linewidth=0)
+    if name == "position_error" and numbers.get("success_radius") is not None:
+        axes.axhline(numbers["success_radius"], color="black", linewidth=1, alpha=0.6, label="success radius")
+    axes.set(xlabel="horizon, imagined steps (action blocks)", ylabel=ERRORS[name][1])
+    axes.set_ylim(bottom=0)
+    _style(axes)
+
+
+def latent_map(numbers: Mapping[str, Any], size: tuple[float, float] = (8.4, 6)) -> Figure:
+    """Latents in two dimensions, coloured by true position; imagined beside observed paths (latent_map.project)."""
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes, key = figure.subplots(1, 2, width_ratios=(5, 1))
-    points, colours = np.array(numbers["points"]), place_colours(np.array(numbers["places"])) / 255
+    points, colours = np.array(numbers["points"], np.float64), place_colours(np.array(numbers["places"])) / 255
     axes.scatter(*points.T, c=colours, s=12, alpha=0.7, linewidths=0)
     for number, path in enumerate(numbers["paths"]):
-        label = ("what was perceived", "what was imagined") if number == 0 else (None, None)
-        axes.plot(*np.array(path["perceived"]).T, color="black", linewidth=1.6, label=label[0])
-        axes.plot(*np.array(path["imagined"]).T, "--", color=_unit(RED), linewidth=1.8, label=label[1])
+        label = ("observed path", "imagined path") if number == 0 else (None, None)
+        axes.plot(*np.array(path["perceived"], np.float64).T, color="black", linewidth=1.6, label=label[0])
+        axes.plot(*np.array(path["imagined"], np.float64).T, "--", color=tone("red"), linewidth=1.8, label=label[1])
         axes.plot(*path["perceived"][0], "o", color="white", markeredgecolor="black")
     u, v = (100 * x for x in numbers["explained"])
-    axes.set(xlabel=f"first direction, {u:.0f} % of the distances", ylabel=f"second, {v:.0f} %")
-    axes.set_title("Latents of held-out episodes, coloured by where the agent is")
-    axes.legend(frameon=False)
+    axes.set(xlabel=f"Isomap dimension 1 ({u:.0f} % of the distances)", ylabel=f"Isomap dimension 2 ({v:.0f} %)")
     axes.spines[["top", "right"]].set_visible(False)
-    grid = np.stack(np.meshgrid(np.linspace(0, 1, 40), np.linspace(0, 1, 40)), -1).reshape(-1, 2)
-    key.imshow(place_colours(grid).reshape(40, 40, 3))
+    _legend(figure, axes)
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 8), np.linspace(0, 1, 8)), -1).reshape(-1, 2)
+    key.imshow(place_colours(grid).reshape(8, 8, 3), interpolation="nearest")
     key.set(xticks=[], yticks=[])
-    key.set_title("colours\nof the map", fontsize=10)
-    return _drawn(figure)
+    key.set_title("position\non the map", fontsize=9)
+    return figure
 
 
-def comparison(rows: Sequence[Mapping[str, Any]]) -> Picture:
-    """Success of every variant with its interval, from what ablate.summarise gives; failed variants are named."""
-    figure = Figure(figsize=(9, 1.4 + 0.42 * len(rows)), dpi=110, layout="constrained")
+# Training and evaluation
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    """NaN: a gap."""
+
+
+def lines(series: Sequence[Series], x_label: str, log: bool = False, legend: bool = True) -> Figure:
+    """One or more lines over one axis; logarithmic where asked and all values are positive."""
+    figure = Figure(figsize=SMALL, layout="constrained")
+    axes = figure.subplots()
+    for number, one in enumerate(series):
+        colour = tone(SERIES[number % len(SERIES)])
+        axes.plot(one.x, one.y, color=colour, linewidth=1.8, label=plain(one.name), marker=_marker(one.y))
+    values = np.concatenate([np.asarray(one.y, np.float64) for one in series])
+    values = values[np.isfinite(values)]
+    axes.set_xlabel(plain(x_label))
+    _style(axes)
+    if log and len(values) and values.min() > 0:
+        _logarithmic(axes, float(values.min()), float(values.max()))
+    if legend:
+        _legend(figure, axes)
+    return figure
+
+
+def success_by_distance(rows: Sequence[tuple[float, float, float, float, int]]) -> Figure:
+    """Success rate in %, with intervals, of groups of tasks: (distance, share, low, high, number of tasks) each."""
+    figure = Figure(figsize=SMALL, layout="constrained")
+    axes = figure.subplots()
+    for x, share, low, high, _ in rows:
+        axes.plot([x, x], [100 * low, 100 * high], color=tone("blue"), linewidth=5, alpha=0.35, solid_capstyle="butt")
+        axes.plot(x, 100 * share, "o", color=tone("blue"))
+    axes.set(xlabel="straight distance from start to goal, world units", ylabel="success rate in %", ylim=(-3, 103))
+    _style(axes)
+    return figure
+
+
+def comparison(rows: Sequence[Mapping[str, Any]], narrow: bool = False) -> Figure:
+    """Success rate of every variant with its interval (table.summarise has the rows); failed variants are named.
+
+    narrow: names stand above the intervals instead of beside them, for a column of a page.
+    """
+    figure = Figure(figsize=(SMALL[0] if narrow else 9, 1.4 + 0.42 * len(rows)), dpi=110, layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
+        if narrow:
+            axes.text(0, place - 0.28, plain(row["variant"], 60), va="center", fontsize=9)
         if "iqm" not in row:
-            text, colour = ("failed", "#a00000") if row["failed"] else ("not computed yet", "#606060")
+            text, colour = ("failed", tone("red")) if row["failed"] else ("not computed yet", tone("grey"))
             axes.text(50, place, text, ha="center", va="center", color=colour)
             continue
         value, low, high = (100 * row["iqm"][k] for k in ("value", "low", "high"))
-        colour = "#1b4f8a" if place else "black"
+        colour = tone("blue") if place else "black"
         axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(value, place, "o", color=colour)
     seeds = max(row["n_seeds"] for row in rows)
-    axes.set(xlim=(-2, 102), ylim=(len(rows) - 0.5, -0.5), xlabel=f"success in %, {seeds} seeds; bands: 95 %")
-    axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
+    axes.set(xlim=(-2, 102), ylim=(len(rows) - 0.5, -0.5), xlabel=f"success rate in %, {seeds} seeds; bands: 95 %")
+    axes.set_yticks(range(len(rows)), ["" if narrow else plain(row["variant"]) for row in rows])
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    return _drawn(figure)
+    axes.tick_params(axis="y", length=0)
+    return figure
 
 
-def _drawn(figure: Figure) -> Picture:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3].copy()
+# Style
+
+
+def plain(text: Any, length: int = 40) -> str:
+    """A label that is drawn as it is written, whatever a file holds: printable, without formulas, not too long."""
+    shown = "".join(c if c.isprintable() else "?" for c in str(text))
+    shown = shown if len(shown) <= length else f"{shown[: length - 2]}.."
+    # A name that begins with _ would not be in the legend.
+    return (f" {shown}" if shown.startswith("_") else shown).replace("$", r"\$")
+
+
+def _number(value: float, _: Any = None) -> str:
+    """A tick's label: 0.25, 1,500, 3e+07."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def _marker(values: Any) -> str:
+    """One value alone is a dot: it makes no line."""
+    return "o" if np.isfinite(np.asarray(values, np.float64)).sum() == 1 else ""
+
+
+def _style(axes: Axes) -> None:
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        axis.set_major_formatter(FuncFormatter(_number))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _logarithmic(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic axis of at most DECADES: what is smaller would press the rest together."""
+    low = max(low, high / 10**DECADES)
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_ylim(low / 1.3, high * 1.3)
+    wide = math.log10(high / low)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if wide < 2 else (1,)) if wide >= 1 else MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(_number))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels), default=0) > 14 else 3
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

@@ -9,13 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import get_data_path
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from agent.drawing.colours import BLUE, DARK, GREEN, GREY, RED, WHITE, Picture
 
-SEEN = 3  # observations before the eyes close
+SEEN = 3  # observations before the open loop begins
 
 
 SIDE = 130  # of a frame in pixels, about
@@ -25,16 +24,16 @@ BORDER, GAP, LABEL, HEAD, BOUNDARY = 4, 6, 150, 104, 26
 
 
 ROWS = (
-    ("real", "what happened"),
-    ("imagined", "read from the state"),
+    ("real", "observed"),
+    ("imagined", "decoded from the state"),
     ("error", "red: only imagined\nblue: only real"),
 )
 
 
-def to_rgb(pixels: Tensor) -> Picture:
+def to_rgb(pixels: NDArray[np.uint8]) -> Picture:
     """(..., C, h, w) uint8 -> (..., h, w, 3). Three channels are colours, one is grey; of two the first is drawn in red
     and the second in dark grey on near white: the agent, and what stands in its way."""
-    x = pixels.movedim(-3, -1).numpy()
+    x = np.moveaxis(pixels, -3, -1)
     if x.shape[-1] >= 3:
         return np.ascontiguousarray(x[..., :3])
     if x.shape[-1] == 1:
@@ -62,12 +61,14 @@ def difference(real: Picture, imagined: Picture) -> Picture:
 
 @lru_cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    from matplotlib import get_data_path  # here, because it loads slowly
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 def _framed(frame: Picture, moment: int) -> Image.Image:
-    """A frame, enlarged by a whole factor, in a green border where the agent sees and a red one where it imagines."""
+    """A frame, enlarged by a whole factor; its border is green where it is observed and red where it is imagined."""
     height, width = frame.shape[:2]
     factor = max(1, round(SIDE / max(height, width)))
     size, colour = (width * factor, height * factor), GREEN if moment < SEEN else RED
@@ -77,7 +78,7 @@ def _framed(frame: Picture, moment: int) -> Image.Image:
 
 
 def columns(horizon: int) -> list[int]:
-    """The moments that the strip shows: all that were seen, then some ten imagined steps, first and last included."""
+    """The moments that the strip shows: all observed ones, then about ten imagined steps, first and last included."""
     stride = -(-horizon // 9)
     steps = sorted({1, *range(stride, horizon, stride), horizon})
     return [*range(SEEN), *(SEEN - 1 + h for h in steps)]
@@ -91,18 +92,18 @@ def _row_labels(draw: ImageDraw.ImageDraw, top: int, height: int) -> None:
 
 
 def strip(real: Picture, imagined: Picture, error: Picture, world: str) -> Picture:
-    """Columns are moments; each episode is three rows. A vertical line stands where seeing ends."""
+    """Columns are moments; each episode is three rows. A vertical line separates observed from imagined moments."""
     moments = columns(real.shape[1] - SEEN)
     width, height = _framed(real[0, 0], 0).size
     step = height + GAP
     group = 3 * step + 3 * GAP
     left = [LABEL + j * (width + GAP) + (BOUNDARY if j >= SEEN else 0) for j in range(len(moments))]
-    title = f"Seen for {SEEN} moments, then imagined for {real.shape[1] - SEEN} steps without looking ({world})"
+    title = f"{SEEN} observed steps, then {real.shape[1] - SEEN} imagined steps, open loop ({world})"
     right = max(left[-1] + width, 14 + int(_font(22, True).getlength(title)))
     sheet = Image.new("RGB", (right + 2 * GAP, HEAD + len(real) * group), WHITE)
     draw = ImageDraw.Draw(sheet)
     draw.text((14, 10), title, DARK, _font(22, True))
-    draw.text((left[0], 48), "seen", GREEN, _font(20, True))
+    draw.text((left[0], 48), "observed", GREEN, _font(20, True))
     draw.text((left[SEEN], 48), "imagined, open loop", RED, _font(20, True))
     for j, moment in enumerate(moments):
         ahead = moment - (SEEN - 1)
@@ -119,7 +120,7 @@ def strip(real: Picture, imagined: Picture, error: Picture, world: str) -> Pictu
 
 
 def film(real: Picture, imagined: Picture, error: Picture) -> list[Picture]:
-    """The same as a film, episodes side by side; a clock below runs from seeing (green) into imagining (red)."""
+    """The same as a film, episodes side by side; the bar below is green while observing, red while imagining."""
     count, total = real.shape[:2]
     width, height = _framed(real[0, 0], 0).size
     step, right = height + GAP, LABEL + max(count, 3) * (width + GAP)
@@ -127,9 +128,9 @@ def film(real: Picture, imagined: Picture, error: Picture) -> list[Picture]:
     for moment in range(total):
         sheet = Image.new("RGB", (right + GAP, 44 + 3 * step + 40), WHITE)
         draw = ImageDraw.Draw(sheet)
-        seeing, ahead = moment < SEEN, moment - (SEEN - 1)
-        text = "seen" if seeing else f"imagined, open loop: step {ahead} of {total - SEEN}"
-        draw.text((LABEL, 12), text, GREEN if seeing else RED, _font(20, True))
+        observed, ahead = moment < SEEN, moment - (SEEN - 1)
+        text = "observed" if observed else f"imagined, open loop: step {ahead} of {total - SEEN}"
+        draw.text((LABEL, 12), text, GREEN if observed else RED, _font(20, True))
         _row_labels(draw, 44, step)
         for n in range(count):
             for row, kind in enumerate((real, imagined, error)):
@@ -137,7 +138,7 @@ def film(real: Picture, imagined: Picture, error: Picture) -> list[Picture]:
         y, edges = 44 + 3 * step + 12, np.linspace(LABEL, right - GAP, total + 1).astype(int)
         draw.rectangle((edges[0], y, edges[SEEN], y + 12), (205, 232, 212))
         draw.rectangle((edges[SEEN], y, edges[-1], y + 12), (248, 214, 214))
-        draw.rectangle((edges[moment], y, edges[moment + 1], y + 12), GREEN if seeing else RED)
+        draw.rectangle((edges[moment], y, edges[moment + 1], y + 12), GREEN if observed else RED)
         draw.rectangle((edges[SEEN] - 1, y - 5, edges[SEEN] + 1, y + 17), DARK)
         out.append(np.array(sheet))
     return out

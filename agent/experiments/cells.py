@@ -24,6 +24,7 @@ from agent.config import Config, from_dict, options_of
 from agent.console import tell
 from agent.drawing import figures as drawing
 from agent.drawing.media import encode_png
+from agent.drawing.rendering import picture
 from agent.errors import DamagedFile, UserError
 from agent.evaluation import evaluate as evaluation
 from agent.experiments.reuse import digest, trainings
@@ -254,5 +255,5 @@ def compare(
         table()  # after every cell, so that an interrupted comparison has a table
     comparison = table()
     if any("iqm" in row for row in comparison["variants"]):
-        write_durable(out / "comparison.png", encode_png(drawing.comparison(comparison["variants"])))
+        write_durable(out / "comparison.png", encode_png(picture(drawing.comparison(comparison["variants"]))))
     return comparison

@@ -24,6 +24,7 @@ from agent.drawing.colours import RED, Picture
 from agent.drawing.figures import curves, latent_map, plan_map
 from agent.drawing.frames import SEEN, SIDE, difference, film, strip, to_rgb
 from agent.drawing.media import encode_gif, encode_png
+from agent.drawing.rendering import picture
 from agent.errors import UserError
 from agent.inspection.latent_map import project
 from agent.inspection.plans import plans
@@ -133,7 +134,7 @@ def pictures(
     rollout = roll(agent, config, environment, horizon, seed)
     real, imagined = frames(agent, view, rollout, episodes)
     error = difference(real, imagined)
-    numbers = errors(rollout)
+    numbers = {**errors(rollout), "success_radius": float(environment.goals.success_radius)}
     views, plan_numbers = plans(agent, environment, rollout.probe, seed)
     assert rollout.data.positions is not None
     places = view.to_map(rollout.data.positions.reshape(-1, 2))
@@ -141,9 +142,9 @@ def pictures(
     return Pictures(
         film=film(real, imagined, error),
         strip=strip(real, imagined, error, f"{config.env}, one step is {config.world_model.action_block} actions"),
-        plans=plan_map(views, f"Plans for unseen tasks of {config.env}"),
-        latent_error=curves(numbers, environment.goals.success_radius),
-        latent_map=latent_map(projection),
+        plans=picture(plan_map(views, f"Plans for unseen tasks of {config.env}")),
+        latent_error=picture(curves(numbers)),
+        latent_map=picture(latent_map(projection)),
         numbers={**numbers, "plans": plan_numbers, "latent_map": projection},
     )
 
@@ -225,7 +226,7 @@ def frames(agent: Agent, view: View, rollout: Rollout, count: int) -> tuple[Pict
     if data.pixels is not None:
         decoded = agent.decoder.picture(shown.map(lambda x: x.flatten(0, 1))).pixels
         assert decoded is not None
-        return to_rgb(data.pixels[:count]), to_rgb(decoded.cpu().unflatten(0, (count, -1)))
+        return to_rgb(data.pixels[:count].numpy()), to_rgb(decoded.cpu().unflatten(0, (count, -1)).numpy())
     guess = read(rollout.probe, features(shown)).double().cpu().numpy()
     both = []
     for positions in (data.positions[:count], guess):

@@ -166,7 +166,7 @@ def _plans(agent: Agent, view: View, decision: Decision, probe: Tensor, count: i
     here = decision.state.map(lambda x: x[:, None, None].expand(-1, actions.shape[1], 1, -1))
     at = read(probe, features(State.cat([here, imagined.states], 2))).double().cpu().numpy()
     painted = agent.decoder.picture(imagined.states[:count].map(lambda x: x.flatten(0, 2))).pixels
-    pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, (count, *actions.shape[1:3])))
+    pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, (count, *actions.shape[1:3])).numpy())
     out = []
     for e, some in enumerate(picked[:count]):
         plans = range(1 + len(some))
@@ -203,7 +203,7 @@ def sheet(frames: list[Picture]) -> Picture:
 
 def _frame(percepts: Any, e: int) -> Picture:
     pixels = percepts["pixels"] if isinstance(percepts, dict) else percepts
-    return to_rgb(torch.from_numpy(np.ascontiguousarray(pixels[e])))
+    return to_rgb(np.asarray(pixels[e]))
 
 
 def _png(picture: Picture) -> str:

@@ -1,251 +1,251 @@
-"""The sections of a report: HTML text from what `report_folder` has read. Every text from a file is escaped here.
+"""The sections of a run's page: HTML from what folder.py has read. Every text from a file is escaped here.
 
-Functions that meet another structure than they expect raise; `report_folder.Folder.part` makes a remark of it.
+Functions that meet another structure than they expect raise; `Folder.part` makes a remark of it. Charts are imported
+where they are drawn, because matplotlib loads slowly.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agent.evaluation.statistics import wilson
-from agent.report import charts
-from agent.report.charts import Series
+from agent.report.elements import chart, percent, table
 from agent.report.folder import Folder
-from agent.report.text import as_typed, in_words, reference
+from agent.report.text import CONTROLLERS
 
-PAGE = Path(__file__).parent / "static"
-
+if TYPE_CHECKING:
+    from agent.drawing.figures import Series
 
 POINTS = 300  # of a curve
 
 
-# Parts of a run
-
-
-def tiles(summary: Mapping[str, Any] | None, evaluations: Sequence[Any]) -> str:
-    """The numbers that one looks for first."""
+def tiles(summary: Mapping[str, Any] | None, evaluated: Sequence[Mapping[str, Any]]) -> str:
+    """The numbers that a reader looks for first; the table below has those of every evaluation."""
     shown: list[tuple[str, str]] = []
-    for _, e in evaluations:
-        interval = f"{100 * e['ci_low']:.1f} - {100 * e['ci_high']:.1f} %"
-        how = f"mode {e['mode']}" + ("" if e["dynamics"] == "learned" else ", oracle dynamics")
-        how += "" if e.get("cost", "latent") == "latent" else ", true cost"
-        shown.append((f"{100 * e['success']:.1f} %", f"success, {how}; {e['n_tasks']} tasks, 95 %: {interval}"))
-        shown.append((f"{e['plan_ms_median']:.1f} ms", f"a decision, {how}, one thread"))
+    for e in evaluated[:1]:
+        interval = f"95 % CI {100 * e['ci_low']:.1f} - {percent(e['ci_high'])}"
+        shown.append((percent(e["success"]), f"success rate, {interval}, {e['n_tasks']} tasks, {_how(e)}"))
+        shown.append((f"{e['plan_ms_median']:.1f} ms", f"decision latency, one episode, one thread{_batch(e)}"))
     if summary is not None:
-        shown.append((f"{summary['train_wall_seconds']:.0f} s", f"training; {summary['env_steps']:,} steps explored"))
+        shown.append(
+            (f"{summary['train_wall_seconds']:,.0f} s", f"training; {summary['env_steps']:,} environment steps")
+        )
         shown.append((f"{summary['parameters']:,}", "parameters"))
-    items = "".join(f"<li><b>{escape(value)}</b>{escape(text)}</li>" for value, text in shown)
+    items = "".join(f"<li><b>{escape(value)}</b> {escape(text)}</li>" for value, text in shown)
     return f'<ul class="tiles">{items}</ul>'
 
 
-def player(recordings: Sequence[Mapping[str, Any]]) -> str:
-    """The elements that report.js fills."""
-    return (PAGE / "player.html").read_text() if recordings else ""
+def _how(evaluation: Mapping[str, Any]) -> str:
+    """What acted: Mode-2 (cem), with the oracles named."""
+    how = f"Mode-{evaluation['mode']}" + (f" ({evaluation['planner']})" if evaluation["mode"] == 2 else "")
+    how += "" if evaluation["dynamics"] == "learned" else f", {evaluation['dynamics']} dynamics"
+    return how + ("" if evaluation.get("cost", "latent") == "latent" else f", {evaluation['cost']} cost")
 
 
-def success(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Success beside its reference, and against the distance of the goal."""
-    if not evaluations:
+def _batch(evaluation: Mapping[str, Any]) -> str:
+    """The latency of a batch, where it was measured: it is another number than that of one episode."""
+    if evaluation.get("plan_ms_batch") is None or evaluation.get("plan_batch") is None:
         return ""
+    return f"; {evaluation['plan_ms_batch']:.1f} ms for a batch of {evaluation['plan_batch']}"
+
+
+def evaluation(evaluated: Sequence[Mapping[str, Any]]) -> str:
+    """Success rates beside those of the reference controllers, and against the distance of the goal."""
+    if not evaluated:
+        return ""
+    controllers = list(dict.fromkeys(k for e in evaluated for k in e["reference"]))
     rows, plots = [], []
-    for name, e in evaluations:
-        row = [
-            f"mode {e['mode']}, {e['planner']}, {e['dynamics']} dynamics, {e.get('cost', 'latent')} cost",
-            f"{100 * e['success']:.1f} % ({100 * e['ci_low']:.1f} - {100 * e['ci_high']:.1f})",
-            f"{100 * e['success_final']:.1f} %",
-            str(e["n_tasks"]),
-            *(f"{100 * e['reference'][k]:.1f} %" for k in ("random", "greedy", "expert")),
-            f"{e['samples']} x {e['iterations']}, horizon {e['horizon']}, every {e['replan_every']}",
-            str(e["task_list_sha256"])[:12],
-        ]
-        rows.append(row)
-        if "task_steps" in e:
-            plots.append(f"<figure><h3>{escape(row[0])}</h3>{against_distance(e)}</figure>")
+    for number, e in enumerate(evaluated):
+        how = _how(e)
+        rows.append(
+            [
+                how,
+                f"{percent(e['success'])} ({100 * e['ci_low']:.1f} - {100 * e['ci_high']:.1f})",
+                percent(e["success_final"]),
+                str(e["n_tasks"]),
+                *(percent(e["reference"][k]) if k in e["reference"] else "-" for k in controllers),
+                f"{e['plan_ms_median']:.1f} ms",
+                f"{e['plan_ms_batch']:.1f} ms for {e['plan_batch']}" if _batch(e) else "-",
+                f"{e['samples']} x {e['iterations']}, horizon {e['horizon']}, every {e['replan_every']} actions",
+                e["task_list_sha256"][:12],
+            ]
+        )
+        if "task_steps" in e and "task_distance" in e:
+            chart = by_distance(e, f"distance{number}")
+            plots.append(f"<figure><h3>Success rate against distance: {escape(how)}</h3>{chart}</figure>")
         else:
-            plots.append(f'<p class="missing">{escape(name)} is from an older version: no outcome of each task.</p>')
-    head = ["controller", "success (95 %)", "at the last step", "tasks", "random", "straight line", "expert"]
+            plots.append(f'<p class="missing">{escape(e["file"])} does not hold the outcome of each task.</p>')
+    head = ["controller", "success rate (95 % CI)", "at the last step", "tasks"]
+    head += [CONTROLLERS.get(k) or k for k in controllers]
+    head += ["latency, one episode", "latency, batch", "planner settings", "task list"]
     return (
-        f"<section><h2>Success on tasks never seen</h2>{table([*head, 'search', 'task list'], rows)}"
-        f'<div class="grid2">{"".join(plots)}</div></section>'
+        f"<section><h2>Success rate on held-out tasks</h2>{table(head, rows)}"
+        '<p class="soft">Decision latency is a median: of one episode on one thread, and of one call for a whole batch '
+        f'of episodes.</p><div class="grid">{"".join(plots)}</div></section>'
     )
 
 
-def against_distance(evaluation: Mapping[str, Any], bins: int = 6) -> str:
-    """Success of tasks grouped by the straight distance from start to goal."""
+def by_distance(evaluation: Mapping[str, Any], name: str, bins: int = 6) -> str:
+    """Success rate of tasks grouped by the straight distance from start to goal."""
+    from agent.drawing import figures
+
     distance, solved = np.array(evaluation["task_distance"], float), np.array(evaluation["task_steps"]) > 0
     order = distance.argsort()
     rows = []
     for some in np.array_split(order, min(bins, len(order))):
         share = float(solved[some].mean())
         rows.append((float(distance[some].mean()), share, *wilson(share, len(some)), len(some)))
-    return charts.shares(rows, "Success against the distance of the goal", "straight distance from start to goal")
+    if not np.isfinite(np.array(rows)).all():
+        raise ValueError("a distance that is not finite")
+    groups = ", ".join(f"{x:.3g}: {100 * share:.0f} % of {n}" for x, share, _, _, n in rows)
+    return chart(figures.success_by_distance(rows), name, f"Success rate against the distance of the goal: {groups}")
 
 
 def imagination(folder: Folder, numbers: Mapping[str, Any] | None) -> str:
     """How far imagination can be trusted."""
-    if numbers is None:
-        return ""
-    names = {
-        "learned": ("the world model", ""),
-        "persistence": ("nothing changes", "7 3"),
-        "shuffled": ("another episode's actions", "3 3"),
-        "probe": ("the probe itself", "1 3"),
-    }
-    parts = []
-    for key, title, unit in (
-        ("latent_mse", "Latent error against the horizon", "mean squared error"),
-        ("position_error", "Position error against the horizon", "distance in the world"),
-    ):
-        series = [
-            Series(names[k][0], numbers["horizons"], values, numbers[f"{key}_ci95"][k], names[k][1])
-            for k, values in numbers[key].items()
-        ]
-        parts.append(
-            f"<figure><h3>{title}</h3>{charts.lines(series, title, 'imagined steps (action blocks)', unit)}</figure>"
-        )
-    at = numbers["horizon"]
-    text = (
-        f"After {at} imagined steps the latent error is {numbers['ratio_persistence']:.2f} of that of nothing changing "
-        f"and {numbers['ratio_shuffled']:.2f} of that under another episode's actions "
-        f"({numbers['episodes']} held-out episodes; bands: 95 %)."
-    )
-    if "latent_map" in numbers:
-        u, v = (100 * x for x in numbers["latent_map"]["explained"])
-        described = "Latents of held-out episodes laid out flat, coloured by where the agent is"
-        parts.append(
-            f"<figure><h3>Map of the latent space</h3>{charts.latent_map(numbers['latent_map'], described)}<figcaption>"
-            f"Isomap of held-out states, coloured by true position; {u:.0f} % and {v:.0f} % of the distances. Solid: "
-            "paths as perceived; dashed: as imagined, eyes closed.</figcaption></figure>"
-        )
+    parts = [] if numbers is None else [folder.part("Imagination", lambda: _errors(numbers))]
+    if numbers is not None and "latent_map" in numbers:
+        parts.append(folder.part("Latent map", lambda: _latent_map(numbers["latent_map"])))
     remedy = folder.command("imagine")
-    for name, title in (("rollout.png", "Seen, then imagined"), ("plans.png", "Plans for unseen tasks")):
-        address = folder.picture(f"imagination/{name}", title, remedy)
+    for name, (title, alternative) in PICTURES.items():
+        address = folder.picture(f"imagination/{name}", title, remedy) if numbers is not None else None
         if address:
-            picture = f'<img src="{address}" alt="{ALTERNATIVES[name]}">'
-            parts.append(f'<figure class="whole"><h3>{title}</h3>{picture}</figure>')
-    return f'<section><h2>Imagination</h2><p>{escape(text)}</p><div class="grid2">{"".join(parts)}</div></section>'
+            image = f'<div class="scroll" tabindex="0"><img class="large" src="{address}" alt="{alternative}"></div>'
+            parts.append(f'<figure class="whole"><h3>{title}</h3>{image}</figure>')
+    if not any(parts):
+        return ""
+    return f'<section><h2>Imagination (open loop)</h2><div class="grid">{"".join(parts)}</div></section>'
 
 
-ALTERNATIVES = {
-    "rollout.png": "Rows of frames: what happened, what the world model imagines of it without looking, the difference",
-    "plans.png": "Maps of four tasks with start, goal, the imagined paths of the chosen plan and of rejected ones",
+def _errors(numbers: Mapping[str, Any]) -> str:
+    from agent.drawing import figures
+
+    text = (
+        f"After {numbers['horizon']} imagined steps the latent prediction error is "
+        f"{numbers['ratio_persistence']:.2f} x that of persistence and {numbers['ratio_shuffled']:.2f} x that with "
+        f"another episode's actions ({numbers['episodes']} held-out episodes; bands: 95 %)."
+    )
+    parts = [f'<p class="whole">{escape(text)}</p>']
+    for key, (title, _) in figures.ERRORS.items():
+        drawn = chart(figures.error_curve(numbers, key), key.replace("_", ""), f"{title} against horizon")
+        parts.append(f"<figure><h3>{title} against horizon</h3>{drawn}</figure>")
+    return "".join(parts)
+
+
+def _latent_map(numbers: Mapping[str, Any]) -> str:
+    from agent.drawing import figures
+
+    u, v = (100 * x for x in numbers["explained"])
+    described = "Latent states of held-out episodes in two dimensions, coloured by the true position of the agent"
+    drawn = chart(figures.latent_map(numbers, (5.2, 4.2)), "latentmap", described)
+    return (
+        f"<figure><h3>Latent map</h3>{drawn}<figcaption>Each point is the latent state of a held-out observation, laid "
+        "out by Isomap: states that are near in the latent space are near here. The axes have no unit. They are the "
+        f"two directions that keep most of the distances ({u:.0f} % and {v:.0f} %). Colour is the true position on the "
+        "map. Solid lines are observed paths, dashed lines are the same paths imagined open loop."
+        "</figcaption></figure>"
+    )
+
+
+PICTURES = {
+    "rollout.png": (
+        "Observed and imagined frames",
+        "Rows of frames: what happened, what the world model imagines open loop, the difference",
+    ),
+    "plans.png": (
+        "Plans for held-out tasks",
+        "Maps of four tasks with start, goal, the imagined paths of the chosen plan and of rejected candidates",
+    ),
 }
 
 
 GAUGES = {
-    "collapse/feature_std": "Standard deviation of a latent dimension",
+    "collapse/feature_std": "Standard deviation per latent dimension",
     "collapse/effective_rank": "Effective rank of the latent",
     "collapse/within_episode_std": "Standard deviation within an episode",
-    "collapse/inverse_r2": "Actions read from two states, R2",
-    "collapse/swapped_action": "Answer to another action, in true steps",
+    "collapse/inverse_r2": "Inverse dynamics: R2 of actions read from two states",
+    "collapse/swapped_action": "Response to a swapped action, in true steps",
 }
 
 
-def curves(metrics: Sequence[Mapping[str, Any]]) -> str:
+def training(metrics: Sequence[Mapping[str, Any]]) -> str:
     """Losses of each phase, gauges of collapse, probes."""
     if not metrics:
         return ""
-    phases = list(dict.fromkeys(str(line["phase"]) for line in metrics))
-    figures = []
-    for phase in phases:
-        mine = [line for line in metrics if str(line["phase"]) == phase]
-        names = [n for n in dict.fromkeys(k for line in mine for k in line) if str(n).startswith("losses/")]
-        names = [n for n in names if not n.endswith(("_value", "_target"))][:7]
-        series = [drawn(mine, n, n.removeprefix("losses/")) for n in names]
-        title = f"Losses: {phase.replace('_', ' ')}"
-        figures.append(f"<figure><h3>{escape(title)}</h3>{charts.lines(series, title, 'update', log=True)}</figure>")
+    charts = []
+    for phase in dict.fromkeys(m["phase"] for m in metrics):
+        mine = [m for m in metrics if m["phase"] == phase]
+        names = [n for n in _names(mine, "losses/") if not n.endswith(("_value", "_target"))]
+        charts.append((f"Losses: {phase.replace('_', ' ')}", losses([curve(mine, n) for n in names]), True))
     for name, title in GAUGES.items():
-        if any(name in line for line in metrics):
-            chart = charts.lines([drawn(metrics, name, title)], title, "update")
-            figures.append(f"<figure><h3>{escape(title)}</h3>{chart}</figure>")
-    probes = [n for n in dict.fromkeys(k for line in metrics for k in line) if str(n).startswith("probe/")][:7]
-    if probes:
-        series = [drawn(metrics, n, n.removeprefix("probe/").removesuffix("_r2")) for n in probes]
-        title = "Linear probes on held-out episodes, R2 (the first is the untrained encoder)"
-        figures.append(f"<figure><h3>{title}</h3>{charts.lines(series, title, 'update')}</figure>")
-    return f'<section><h2>Learning</h2><div class="grid2">{"".join(figures)}</div></section>'
+        if any(name in m for m in metrics):
+            charts.append((title, [curve(metrics, name)], False))
+    if probes := _names(metrics, "probe/"):
+        title = "Linear probes on held-out episodes, R2 (first value: untrained encoder)"
+        charts.append((title, [curve(metrics, n) for n in probes], False))
+    figures = "".join(_curves(f"curve{i}", *one) for i, one in enumerate(charts))
+    return f'<section><h2>Training</h2><div class="grid">{figures}</div></section>'
 
 
-def drawn(metrics: Sequence[Mapping[str, Any]], name: str, label: str) -> Series:
-    """One value over the updates, means of neighbours where there are many."""
+def _names(metrics: Sequence[Mapping[str, Any]], prefix: str, most: int = 7) -> list[str]:
+    return [n for n in dict.fromkeys(k for m in metrics for k in m) if n.startswith(prefix)][:most]
+
+
+def curve(metrics: Sequence[Mapping[str, Any]], name: str) -> Series:
+    """One value over the updates, means of neighbours where there are many; what is not finite is left out."""
+    from agent.drawing.figures import Series
+
     points = [(float(m["step"]), float(m[name])) for m in metrics if m.get(name) is not None]
+    points = [p for p in points if math.isfinite(p[1])]
     size = -(-len(points) // POINTS) or 1
     pieces = [np.mean(points[i : i + size], 0) for i in range(0, len(points), size)]
+    label = name.partition("/")[2].removesuffix("_r2")
     return Series(label, [float(p[0]) for p in pieces], [float(p[1]) for p in pieces])
 
 
-def origin(folder: Folder, config: Mapping[str, Any]) -> str:
-    """What one needs to make this run again."""
+def losses(series: Sequence[Series]) -> list[Series]:
+    """Without a total that has the values of its only part, which would hide one of the two."""
+    total = next((s for s in series if s.name == "total"), None)
+    if total is None:
+        return list(series)
+
+    def is_total(one: Series) -> bool:
+        return one is not total and one.x == total.x and np.allclose(one.y, total.y, rtol=1e-3)
+
+    if not any(map(is_total, series)):
+        return list(series)
+    return [replace(s, name=f"{s.name} (= total)") if is_total(s) else s for s in series if s is not total]
+
+
+def _curves(name: str, title: str, series: Sequence[Series], log: bool) -> str:
+    from agent.drawing import figures
+
+    series = [s for s in series if s.x]
+    drawn = '<p class="missing">There are no finite values.</p>'
+    if series:
+        legend = len(series) > 1 or log
+        described = f"{title}: {', '.join(s.name for s in series)}"
+        drawn = chart(figures.lines(series, "update", log=log, legend=legend), name, described)
+    return f"<figure><h3>{escape(title)}</h3>{drawn}</figure>"
+
+
+def reproduction(folder: Folder, config: Mapping[str, Any]) -> str:
+    """What is needed to make this run again."""
     command = folder.read("command.txt", "Command")
     versions = folder.json("versions.json", "Versions")
-    parts = ["<section><h2>Where this comes from</h2>"]
+    parts = ["<section><h2>Reproduction</h2>"]
     if command:
         parts.append(f"<h3>Command</h3><pre tabindex='0'>{escape(command.decode(errors='replace').strip())}</pre>")
     if versions:
         parts.append(table(["package", "version"], [[str(k), str(v)] for k, v in versions.items()]))
     if config:
         text = escape(json.dumps(config, indent=1))
-        parts.append(f"<details><summary>Configuration</summary><pre>{text}</pre></details>")
+        parts.append(f"<details><summary>Configuration</summary><pre tabindex='0'>{text}</pre></details>")
     return "".join([*parts, "</section>"])
-
-
-# Parts of a comparison
-
-
-def _details(folder: Folder, row: dict[str, Any], seeds: int) -> str:
-    """The exact command of a row and what it changes; raises for a row that cannot be shown."""
-    charts.intervals([row], in_words(row)["variant"])
-    left = seeds - row["n_seeds"] - len(row["failed"])
-    if left > 0:
-        folder.missing.append(f"Comparison: {row['variant']} is not computed yet for {left} seeds.")
-    changed = f"<pre tabindex='0'>{escape(str(row['changes']))}</pre>" if row["changes"] else ""
-    return f"<h3>{escape(str(row['variant']))}</h3><pre tabindex='0'>{escape(str(row['command']))}</pre>{changed}"
-
-
-def table_of(folder: Folder, comparison: Mapping[str, Any]) -> str:
-    """Table and plot of a comparison, with the exact command of each row."""
-    rows, cells, details = [], [], []
-    for number, row in enumerate(comparison["variants"]):
-        made = folder.part(
-            f"Row {number + 1} of the comparison", lambda row=row: _details(folder, row, comparison["seeds"])
-        )
-        if made:
-            rows.append(row)
-            cells.append(in_words(row))
-            details.append(made)
-    if not rows:
-        return ""
-    head = list(dict.fromkeys(name for cell in cells for name in cell))
-    shown = table(head, [[str(cell.get(name, "")) for name in head] for cell in cells])
-    described = "Success of every variant with its 95 % interval; the table has the numbers"
-    return (
-        f"<section><h2>Success of every variant</h2>{charts.intervals(rows, described)}{shown}"
-        f'<p class="soft">{METHOD} {escape(folder.part("Floors", lambda: reference(comparison)))}</p></section>'
-        f"<section><h2>Commands and changes</h2><pre tabindex='0'>{escape(command_of(comparison))}</pre>"
-        f"<details><summary>The exact command of each row, and what it changes</summary>{''.join(details)}</details>"
-        "</section>"
-    )
-
-
-METHOD = (
-    "Interquartile mean over seeds of the success over tasks; stratified bootstrap over seeds, then tasks; differences "
-    "are taken in the same replicates. P(better): a seed of the variant does better than one of the full agent."
-)
-
-
-def command_of(comparison: Mapping[str, Any]) -> str:
-    """The command line of the whole comparison."""
-    return as_typed([str(word) for word in comparison["command"]])
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls by itself when the page is narrow."""
-    first = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>'

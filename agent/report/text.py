@@ -1,4 +1,4 @@
-"""A comparison in words."""
+"""An ablation in words: the same ones in the report, in table.md and in the terminal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+CONTROLLERS = {
+    "random": "random actions",
+    "greedy": "straight line to the goal",
+    "expert": "expert",
+}
+"""Reference controllers by their names in JSON."""
 
-def in_words(row: dict[str, Any]) -> dict[str, str]:
-    """A row of the table as text."""
 
-    def interval(estimate: dict[str, float] | None) -> str:
+def in_words(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of an ablation as text, by column."""
+
+    def interval(estimate: Mapping[str, float] | None) -> str:
         if estimate is None:
             return ""
         value, low, high = (100 * estimate[k] for k in ("value", "low", "high"))
@@ -20,11 +27,11 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
     failed = "; ".join(f"seed {seed}: {' '.join(error.split())}" for seed, error in row["failed"].items())
     return {
         "variant": row["variant"],
-        "success %": interval(row.get("iqm")) or ("failed" if row["failed"] else "not yet"),
+        "success rate %": interval(row.get("iqm")) or ("failed" if row["failed"] else "not computed yet"),
         "difference": interval(row.get("difference")),
         "P(better)": "" if better is None else f"{better:.2f}",
         "at the last step %": f"{100 * row['success_final']:.1f}" if "success_final" in row else "",
-        "ms per decision": f"{row['plan_ms']:.1f}" if "plan_ms" in row else "",
+        "decision latency ms": f"{row['plan_ms']:.1f}" if "plan_ms" in row else "",
         "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
         "seeds": str(row["n_seeds"]),
         "weights": row["weights"],
@@ -33,13 +40,8 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
 
 
 def reference(comparison: Mapping[str, Any]) -> str:
-    """What anybody reaches on the same tasks, as a sentence; "" when it is not known yet."""
-    names = {
-        "random": "random actions",
-        "greedy": "the straight line to the goal",
-        "expert": "the expert",
-    }
-    reached = [f"{names.get(k, k)} {100 * v:.0f} %" for k, v in comparison.get("reference", {}).items()]
+    """Success rates of the reference controllers on the same tasks, as a sentence; "" when not known yet."""
+    reached = [f"{CONTROLLERS.get(k, k)} {100 * v:.0f} %" for k, v in comparison.get("reference", {}).items()]
     return f"On the same tasks: {', '.join(reached)}." if reached else ""
 
 

@@ -118,14 +118,14 @@ def test_the_strip_shows_the_true_frames_and_the_decoded_states(rooms, shown):
     data = imagination.held_out(config, simulator, imagination.EPISODES, SEEN - 1 + 5, (3, 2))
     side = 2 * 65 + 2 * BORDER
     inside = slice(BORDER, -BORDER, 2)
-    real = frames.to_rgb(data.pixels[0])
+    real = frames.to_rgb(data.pixels[0].numpy())
     with torch.no_grad():
         state = agent.perception.encode(data.observe(torch.tensor([0]), torch.tensor([SEEN - 1])))
         for column in range(SEEN + 5):
             assert (frame_at(shown.strip, column, 0, side)[inside, inside] == real[column]).all()
             if column >= SEEN:
                 state = agent.world_model.predict(state, data.actions[:1, column - 1])
-                decoded = frames.to_rgb(agent.decoder.picture(state).pixels)[0]
+                decoded = frames.to_rgb(agent.decoder.picture(state).pixels.numpy())[0]
                 painted = frame_at(shown.strip, column, 1, side)[inside, inside]
                 assert np.abs(painted.astype(int) - decoded).max() <= 2  # batches of another size round otherwise
                 assert (
@@ -276,12 +276,12 @@ def test_tensorboard_gets_the_same_pictures(rooms, tmp_path, decoded):
 def test_two_channels_become_a_red_agent_between_grey_walls():
     pixels = torch.zeros(2, 2, 3, dtype=torch.uint8)
     pixels[0, 0, 0], pixels[1, 0, 1] = 255, 255
-    picture = frames.to_rgb(pixels)
+    picture = frames.to_rgb(pixels.numpy())
     assert picture.shape == (2, 3, 3) and picture.dtype == np.uint8
     assert tuple(picture[0, 0]) == RED and tuple(picture[0, 1]) == colours.GREY and tuple(picture[1, 2]) == (250,) * 3
     rgb = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
-    assert np.array_equal(frames.to_rgb(rgb), rgb.permute(0, 2, 3, 1).numpy())
-    assert frames.to_rgb(rgb[:, :1]).shape == (4, 5, 6, 3)
+    assert np.array_equal(frames.to_rgb(rgb.numpy()), rgb.permute(0, 2, 3, 1).numpy())
+    assert frames.to_rgb(rgb[:, :1].numpy()).shape == (4, 5, 6, 3)
 
 
 def test_difference_is_white_red_or_blue():
