@@ -70,7 +70,8 @@ ABLATIONS: dict[str, Change] = {
     "within-episode-variance": setting("losses.within_episode", 0.0),
     "multi-step": setting("losses.multi_step", False),
     # Drives, and ways of acting.
-    "goal-drive": _drive("goal"),
+    # The goal's intrinsic cost at every step; its critic stands at the end of a plan as before.
+    "goal-drive": where(lambda config: "goal" in config.cost.drives, setting("configurator.energy", "last")),
     "effort-drive": _drive("effort"),
     "contact-drive": _drive("contact"),
     "warm-start": setting("configurator.warm_start", False),

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from agent.agent import Agent
-from agent.cli.common import load_run
+from agent.build import load
 from agent.config import Config
 from agent.evaluation.evaluate import acting, evaluate, run_agent
 from agent.evaluation.tasks import task_list
@@ -42,8 +42,7 @@ ROOMS = open_environment("TwoRooms-v0", {})
 
 @pytest.fixture(scope="module")
 def recording(trained_run) -> dict[str, Any]:
-    config, agent, _ = load_run(trained_run, "cpu", 1)
-    return recorded(agent, config, ROOMS)
+    return recorded(load(trained_run, "cpu"), tiny(), ROOMS)
 
 
 def size(sheet: str) -> tuple[int, int]:
