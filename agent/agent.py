@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The agent: six modules and the loop that they make.
 
 `Agent.act` is the paper's perception-action episode (LeCun 2022, section 3.1): read it from top to bottom. Everything
@@ -122,7 +123,7 @@ class Agent:
                 self._goal = Goal(self.perception.encode_window(window)[:, 0])
 
     @torch.no_grad()
-    def act(self, observation: Any, is_first: NDArray[np.bool_] | None = None) -> tuple[NDArray, Decision]:
+    def act(self, observation: Any, is_first: NDArray[np.bool_] | None = None) -> tuple[NDArray[Any], Decision]:
         """One decision.
 
         Args:

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The Config tree: every setting of a run, its checks, and how it becomes JSON and back."""
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def _check_numbers(config: Config) -> None:
         elif isinstance(value, float):
             if not math.isfinite(value) or value < 0:
                 raise UserError(f"{flag} must be a number from 0, got {value}")
-            if value == 0 and field in NOT_ZERO:
+            if value <= 0 and field in NOT_ZERO:
                 raise UserError(f"{flag} must be more than 0")
             if value > 1 and field in SHARES:
                 raise UserError(f"{flag} is a share from 0 to 1, got {value}")
@@ -215,7 +216,7 @@ def _numbers(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 T = TypeVar("T")
 
 
-def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+def from_dict(kind: type[T], values: Any) -> T:
     """A configuration back from config.json. Absent fields take their defaults.
 
     Raises:

@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 """Mode-2 at one level: propose, simulate, evaluate, improve (LeCun 2022, section 3.1.2, steps 2 to 5).
 
 A hierarchy is a list of Levels: the state that a plan of the level above imagines is the goal of the level below.

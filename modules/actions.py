@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What an action is: a box of numbers, and where the environment says so, a ball inside it (Protocol `types.Actions`).
 
 Shapes: A numbers of one primitive action, N actions.
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -100,7 +102,7 @@ class BoxActions:
         rest, full = self.project(centre), self.project(centre + half * self.boundary(direction))
         return torch.cat([rest[None], full, (full + rest) / 2])
 
-    def to_env(self, actions: NDArray) -> NDArray:
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
         """(..., A) as the environment takes them: unchanged."""
         return actions
 

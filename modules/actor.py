@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The actor: Mode-1 acts by a policy, Mode-2 proposes plans and improves them (LeCun 2022, section 3.1).
 
 Mode-1 is one pass through a goal-conditioned policy. Mode-2 is a search by a planner; the loop around it (simulate,

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Small nets and feature maps that several modules are built from.
 
 Shapes: B batch, C F F feature map, S numbers.

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The configurator: reads the situation and emits the Directive that every other module obeys.
 
 In this form its choices are rules, not learned (LeCun 2022, sections 3 and 8.1 leave its learning open). It may

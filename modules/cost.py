@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Cost: C(s) = sum_j u_j IC_j(s) + sum_j v_j TC_j(s) (LeCun 2022, section 3.2).
 
 The drives IC_j have no parameters, can be computed on imagined states and are differentiable (`modules/drives.py`). The

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The critic: trainable cost TC(s, g), the discounted cost-to-go of each drive, learned from memory (LeCun 2022, 3.3).
 
 Shapes: P scenes, R records of each, N futures of each record, G goals of the same scene, K primitive actions a block,

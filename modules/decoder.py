@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Decoder: state -> what the senses gave, trained afterwards, for people to look at.
 
 It never takes part in training perception or world model: it reads detached states.

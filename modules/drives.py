@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Intrinsic drives: the hard-wired costs IC_j, functions without parameters of what is imagined (LeCun 2022, 3.2).
 
 A new drive is one function in `DRIVES` and its name in the preset's `cost.drives`:

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Heads: what critic, policy and probes read of a state, and of a goal.
 
 Shapes: D latent, I proprio, C F F feature map.

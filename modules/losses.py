@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Self-supervised losses of the world model.
 
 VICReg's variance and covariance (arXiv 2105.04906), PLDM's within-episode variance, temporal similarity and inverse

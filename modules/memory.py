@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Short-term memory: the episodic store of states and actions, read by time or by likeness of state.
 
 LeCun 2022, section 3.3: the memory holds records (tau, s_tau), perceived or imagined, from which the critic is trained.

@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 """Perception: s[0] = Enc(x). Pixels, sensors or both become a State (LeCun 2022, section 3, "Perception").
 
 Two shapes of latent stand behind the same Protocol: `vector` (one vector for the whole scene) and `spatial` (a feature

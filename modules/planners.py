@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Planners: search for the action sequence with the least energy, by asking and telling.
 
 Step 5 of the Mode-2 episode (LeCun 2022, section 3.1.2). A planner proposes candidates, is told their energies, and

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The words that the modules share: percepts, states, imagined futures, directives, plans, decisions; and Protocols.
 
 Shapes: B batch, E episodes acting at once, N candidate plans, T time, H imagined steps (one action block each),
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
-    from typing import Annotated as Float
+    from typing import Annotated as Float  # pyright: ignore[reportUnusedImport]
 else:
     try:
         from jaxtyping import Float
@@ -363,7 +364,7 @@ class Actions(Protocol):
         """Some actions that stand for all, (N, A): rest first, then full strength, then weaker ones."""
         ...
 
-    def to_env(self, actions: NDArray) -> NDArray:
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
         """(..., A) in the form that the environment's `step` takes."""
         ...
 

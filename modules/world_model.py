@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The world model: s[t+1] = Pred(s[t], a[t]), a joint-embedding predictive model (LeCun 2022, sections 3 and 4.4).
 
 It predicts representations, never pictures. One step covers a block of K primitive actions, so that far futures take

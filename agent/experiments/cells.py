@@ -147,6 +147,7 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
         "success_final": result["success_final"],
         "task_list_sha256": result["task_list_sha256"],
         "plan_ms": result["plan_ms_median"],
+        **({"reader_error": result["reader_error"]} if "reader_error" in result else {}),
         "train_seconds": (read_summary(run) or {})["train_wall_seconds"],
         "reference": result["reference"],
     }

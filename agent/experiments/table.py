@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def summarise(
                 "iqm": dataclasses.asdict(estimate(outcomes)),
                 "success_final": float(np.mean([r["success_final"] for r in mine.values()])),
                 "plan_ms": float(np.median([r["plan_ms"] for r in mine.values()])),
+                **_reader_error(mine.values()),
                 "train_seconds": float(np.median([r["train_seconds"] for r in mine.values()])),
                 "task_list_sha256": next(iter(mine.values()))["task_list_sha256"],
             }
@@ -92,3 +93,9 @@ def _is_row(row: Any) -> bool:
         return bool(in_words(row))
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
+
+
+def _reader_error(results: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Of the cell that judges imagined states by the true cost: how far the states read out of them are off."""
+    errors = [r["reader_error"] for r in results if "reader_error" in r]
+    return {"reader_error": float(np.mean(errors))} if errors else {}

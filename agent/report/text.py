@@ -35,6 +35,7 @@ def in_words(row: Mapping[str, Any]) -> dict[str, str]:
         "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
         "seeds": str(row["n_seeds"]),
         "weights": row["weights"],
+        **({"reader error": f"{row['reader_error']:.2f}"} if "reader_error" in row else {}),
         **({"failed": failed} if failed else {}),
     }
 
