@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -34,6 +35,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 RUN = "runs/two_rooms__seed0"  # where `make run` writes its run, and the README reads it
 OWN_WORLD = "examples/own_world.py"
+EXAMPLE = re.compile(r"# (examples/\w+\.py)\n")  # a block that docs/hooks.py replaces by the file
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -53,8 +55,8 @@ def commands(path: Path) -> list[str]:
 
 
 def programs(path: Path) -> list[str]:
-    """Every block of Python that is written on the page itself; included files have tests of their own."""
-    return [code for code in blocks(path, "python") if not code.startswith("--8<--")]
+    """Every block of Python that is written on the page itself; included examples have tests of their own."""
+    return [code for code in blocks(path, "python") if not EXAMPLE.fullmatch(code)]
 
 
 def cells(path: Path, heading: str) -> list[str]:
@@ -94,13 +96,14 @@ def few_pictures(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own_world() -> Iterator[type]:
     """The environment of examples/own_world.py, registered; its preset is tiny."""
-    before = dict(SIMULATORS), dict(PRESETS), dict(gym.registry)
+    registers: list[dict[str, Any]] = [SIMULATORS, PRESETS, gym.registry]
+    before = [dict(register) for register in registers]
     try:
         box = runpy.run_path(str(ROOT / OWN_WORLD), run_name="own_world")["Box"]
         PRESETS["box"] = lambda: tiny_maze(env="Box-v0", env_options=())
         yield box
     finally:
-        for register, old in zip((SIMULATORS, PRESETS, gym.registry), before, strict=True):
+        for register, old in zip(registers, before, strict=True):
             register.clear()
             register.update(old)
 
@@ -286,10 +289,10 @@ def test_links_lead_somewhere(path: Path):
             assert not anchor or anchor in {h.lower().replace(" ", "-") for h in headings}, target
 
 
-@page
-def test_included_files_exist(path: Path):
-    for file in re.findall(r'^--8<-- "(.+)"$', path.read_text(), re.M):
-        assert (ROOT / file).is_file(), f"{path.name} includes {file}"
+def test_examples_are_included():
+    included = {match[1] for path in PAGES for code in blocks(path, "python") if (match := EXAMPLE.fullmatch(code))}
+    assert included == {"examples/own_drive.py", "examples/own_planner.py", OWN_WORLD}
+    assert all((ROOT / file).is_file() for file in included)
 
 
 def test_every_extension_point_is_described():
