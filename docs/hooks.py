@@ -52,8 +52,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 
 
 def formula(match: re.Match[str]) -> str:
-    """LaTeX as MathML, which browsers show without a script."""
-    tree = ElementTree.fromstring(convert(match[1].strip(), display="block"))
+    """LaTeX as MathML, which browsers show without a script. ValueError for a command that would stay LaTeX."""
+    written = convert(match[1].strip(), display="block")
+    if unknown := re.search(r"\\\w+", written):
+        raise ValueError(f"latex2mathml does not know {unknown[0]}; write it in another way")
+    tree = ElementTree.fromstring(written)
     for over in tree.iter(f"{{{MATHML}}}mover"):
         if over[1].text == "\u2015":  # a bar over several letters: only some fonts can stretch the character
             over.remove(over[1])
