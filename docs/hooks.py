@@ -1,4 +1,4 @@
-"""What the site needs beyond GitHub's Markdown: the README as a page, examples, links out of docs/, formulas."""
+"""What the site needs beyond GitHub's Markdown: README as a page, examples, links out of docs/, formulas, line breaks."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     parts[1::2] = [EXAMPLE.sub(example, part) for part in parts[1::2]]
     parts[::2] = [FORMULA.sub(formula, LINK.sub(link, part)) for part in parts[::2]]
     return "".join(parts)
+
+
+def on_page_content(html: str, *, page: Any, config: Any, files: Any) -> str:
+    """The HTML of a page, in which names in code may only be broken behind /, : and _ (with docs/style.css)."""
+    return re.sub(r"(?<=<code>)[^<]+(?=</code>)", lambda match: re.sub(r"([/:_])", r"\1<wbr>", match[0]), html)
 
 
 def formula(match: re.Match[str]) -> str:
