@@ -1,4 +1,4 @@
-"""What the site needs beyond GitHub's Markdown: README as a page, examples, links out of docs/, formulas, line breaks."""
+"""What the site needs beyond Markdown: the README as a page, examples, links out of docs/, formulas, line breaks."""
 
 from __future__ import annotations
 
