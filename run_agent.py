@@ -1,8 +1,9 @@
-"""The command line: it parses, calls agent/, and turns errors into messages."""
+"""The program: environment variables that must be set before torch is loaded, then the command line of agent.cli."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,57 +13,20 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 if sys.platform == "linux" and "DISPLAY" not in os.environ:
     os.environ.setdefault("MUJOCO_GL", "egl")
 
-USAGE = """usage: run_agent.py COMMAND ...
-
-  train [PRESET]     learn a world and how to plan in it     --seed N --out RUN_FOLDER and a flag for every field
-  evaluate RUN       success on tasks never seen             --tasks N --planner cem|mppi|gradient --mode 1|2
-                                                             --dynamics learned|oracle --cost latent|true
-  imagine RUN        pictures of what the agent imagines
-  ablate [PRESET]    what is a part worth?                   --without critic memory ... --vary FIELD=A,B --seeds N
-  report FOLDER      one page, offline, of a run or of a comparison
-  check ENV_ID       can this world be learned from?
-
-Every command takes --help, and --json: the last line on standard output is then one JSON object.
-"""
-
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    shadowed = _shadowed()
-    if shadowed:
-        print(shadowed, file=sys.stderr)
-        return 2
-    from agent.cli import ablate, check, evaluate, imagine, report, train
-    from agent.console import fail, warn
-    from agent.errors import UserError, nearest
-    from agent.learning.parallel import started
-
-    command, rest = arguments[0], arguments[1:]
-    known = {
-        "train": train.train,
-        "evaluate": evaluate.evaluate,
-        "imagine": imagine.imagine,
-        "ablate": ablate.ablate,
-        "report": report.report,
-        "check": check.check,
-    }
-    if command not in known:
-        fail(f"unknown command {command!r}{nearest(command, known)}\n\n{USAGE}")
-        return 2
-    if command != "train" and started():
-        fail(f"torchrun is for train: every rank would {command} the same. Give the command without torchrun")
-        return 2
+    """Run one command; returns the exit code: 0 success, 1 a negative result, 2 a mistake, 130 interrupted."""
     try:
-        return known[command](rest, command_line=[Path(sys.argv[0]).name, *arguments])
-    except UserError as error:
-        fail(str(error))
-        return 2
+        if shadowed := _shadowed():
+            print(shadowed, file=sys.stderr)
+            return 2
+        from agent.cli.interrupt import while_importing
+
+        with while_importing():
+            from agent.cli.main import main as run
+        return run(arguments)
     except KeyboardInterrupt:
-        warn("interrupted; a training goes on when the same command is given again")
+        print("interrupted", file=sys.stderr)
         return 130
 
 
@@ -76,11 +40,13 @@ def _shadowed() -> str:
         found = Path(spec.origin).resolve().parent if spec and spec.origin else None
         if found != here / name:
             return (
-                f"another package called {name!r} ({found}) shadows this checkout's: "
-                f"pip uninstall {name}, or run from {here}"
+                f"error: another package called {name!r} ({found}) hides the one of this checkout: "
+                f"run pip uninstall {name}, or start the program in {here}"
             )
     return ""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: Ctrl-C while Python shuts down changes nothing
+    sys.exit(code)

@@ -142,18 +142,26 @@ class Agent:
         episode, first = self._begin(percept, is_first)
 
         # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
-        firsts = torch.from_numpy(first)
+        firsts = torch.from_numpy(first).to(self.device)
         episode.carry, state = self.perception.observe(episode.carry, percept, episode.last_action, firsts)
         surprise = self._compare(episode, state, first)
         status = self.status()
-        due = self._due(episode, episode.directive)
+        replan = torch.from_numpy(self._due(episode, episode.directive)).to(self.device)
         situation = Situation(
-            state, self.task, self._goal, status, self.memory, torch.from_numpy(due), episode.directive, self.generator
+            state,
+            self.task,
+            self._goal,
+            status,
+            self.memory,
+            replan,
+            episode.directive,
+            self.generator,
         )
         directive = self.configurator.configure(situation)
         cost = self.level.cost.state(state, directive)
 
         planned: Planned | None = None
+        due = np.zeros(episode.size, bool)
         if directive.mode == 1:
             # Mode-1: the policy answers at once.
             action, replanned = self.actor.act(state, directive), True
@@ -174,7 +182,7 @@ class Agent:
             cost=cost,
             action=action,
             replanned=replanned,
-            milliseconds=0.0,
+            rows=None if planned is None else torch.from_numpy(np.flatnonzero(due)),
             time=torch.from_numpy(episode.time.copy()),
             episode=torch.from_numpy(episode.number.copy()),
             surprise=surprise,
@@ -273,7 +281,7 @@ class Agent:
             planned = plan(self.level, state, directive, self.generator, last)
             episode.plan = planned.plan
         else:
-            rows = torch.from_numpy(np.flatnonzero(due))
+            rows = torch.from_numpy(np.flatnonzero(due)).to(self.device)
             goal = directive.goal and directive.goal[rows]
             planned = plan(self.level, state[rows], directive.but(goal=goal), self.generator, last[rows])
             assert episode.plan is not None
@@ -325,8 +333,12 @@ class Agent:
     def _executed(self, episode: Episode, action: Tensor, directive: Directive) -> None:
         """Note what was done."""
         assert episode.executed is not None
-        rows = torch.arange(episode.size, device=action.device)
-        episode.executed[rows, torch.from_numpy(episode.since).to(action.device)] = action
+        first = int(episode.since[0])
+        if (episode.since == first).all():
+            episode.executed[:, first] = action
+        else:
+            rows = torch.arange(episode.size, device=action.device)
+            episode.executed[rows, torch.from_numpy(episode.since).to(action.device)] = action
         episode.since += 1
         episode.time += 1
         episode.last_action, episode.directive = action, directive

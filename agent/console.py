@@ -1,4 +1,4 @@
-"""What the user sees while something runs: messages, tables, one progress line per phase.
+"""Output for people: messages, tables, one progress line per phase.
 
 All output of the program passes through here. Results and messages go to standard output, warnings to standard error;
 after `set_quiet(True)` everything goes to standard error, so that standard output holds nothing but a command's JSON.
@@ -27,17 +27,17 @@ def set_quiet(quiet: bool) -> None:
 
 
 def tell(message: str) -> None:
-    """Print one message."""
+    """Print a message."""
     _console(_quiet).print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    """Print one message that should not be missed, on standard error."""
+    """Print a warning, on standard error."""
     _console(True).print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True, style="yellow")
 
 
 def fail(message: str) -> None:
-    """Print why nothing was done, on standard error."""
+    """Print an error message, on standard error."""
     _console(True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True, style="red")
 
 
@@ -68,7 +68,7 @@ class Progress:
     Without a terminal it prints a line when a phase starts, one when it ends, and one every `every` seconds.
 
         with Progress() as progress:
-            progress.start("world model", total=2000, done=500)    # 500 are done already: resumed
+            progress.start("world model", total=2000, done=500)    # resumed at step 500
             progress.update(501, "loss 0.123")
     """
 
@@ -85,7 +85,7 @@ class Progress:
             quiet: write to standard error, whatever set_quiet says.
             every: seconds between lines when there is no terminal.
             clock: seconds from any origin; for tests.
-            show: False on all but one of the processes that do the same together.
+            show: False on all but one of the processes that train together.
         """
         self._show = show
         self._console = _console(quiet or _quiet)
@@ -111,7 +111,7 @@ class Progress:
             self._bars.stop()
 
     def start(self, phase: str, total: int = 0, done: int = 0, unit: str = "steps") -> None:
-        """End the phase before, if any, and begin this one, of `total` steps with `done` already behind it.
+        """End the previous phase, if any, and begin this one: `total` steps, of which `done` are done.
 
         total: 0 for a phase that cannot be counted. unit: what is counted, in the plural.
         """
@@ -122,10 +122,10 @@ class Progress:
         if self._bars is not None:
             self._bar = self._bars.add_task(phase, total=total or None, completed=done, text="")
         elif total:
-            self._line(f"{phase}: {total} {unit}" + (f", continued at {done}" if done else ""))
+            self._line(f"{phase}: {total} {unit}" + (f", resumed at {done}" if done else ""))
 
     def update(self, n: int, text: str = "") -> None:
-        """`n` steps of the phase are done; `text` is the few figures to show. Cheap enough for every step."""
+        """`n` steps of the phase are done; `text` holds the figures to show. Cheap enough for every step."""
         self._done, self._text = n, text
         now = self._clock()
         if now - self._shown < (0.1 if self._bars is not None else self._every):
@@ -157,7 +157,7 @@ class Progress:
         if not self._show:
             return
         self._console.print(message.rstrip(), markup=False, highlight=False, soft_wrap=True)
-        self._console.file.flush()  # a log file that is being watched should not lag behind a buffer
+        self._console.file.flush()  # so that a log file can be followed while it grows
 
 
 class _Rate(ProgressColumn):

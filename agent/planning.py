@@ -112,5 +112,5 @@ def _drawn(world_model: WorldModel, candidates: Tensor, generator: Generator) ->
     if not world_model.z_size:
         return None
     episodes, count, horizon = candidates.shape[:3]
-    z = torch.empty(count, horizon, world_model.z_size, device=candidates.device).normal_(generator=generator)
-    return z.expand(episodes, -1, -1, -1)
+    z = torch.empty(count, horizon, world_model.z_size, device=generator.device).normal_(generator=generator)
+    return z.to(candidates.device).expand(episodes, -1, -1, -1)

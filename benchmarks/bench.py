@@ -21,7 +21,13 @@ import numpy as np
 import torch
 
 from agent.agent import Agent
-from agent.interaction.environment import open_world
+from agent.build import build, load
+from agent.evaluation.evaluate import capable
+from agent.interaction.environment import Environment, open_environment
+from agent.interaction.explore import explore
+from agent.learning.schedules import optimiser_of, take_step
+from agent.learning.updates import step_generator
+from agent.learning.world_model import WorldModelUpdate
 from agent.presets import two_rooms
 from envs import SIMULATORS
 from envs.gym_env import SimVectorEnv, as_observation
@@ -35,7 +41,7 @@ DECISIONS: dict[str, dict[str, Any]] = {
     "gradient descent": {"planner": "gradient"},
     "one random plan": {"planner": "random"},
     **{f"CEM with {n} candidates": {"samples": n} for n in (8, 16, 64, 128)},
-    "CEM without critic": {"critic_weight": 0.0},
+    "CEM without critic": {"critic_weights": {}, "horizon": 10},
     "Mode-1": {"mode": 1},
 }
 """What is timed -> what it changes in the configurator's settings."""
@@ -73,23 +79,19 @@ def worlds() -> None:
         report(f"{env_id}: 256 worlds against one", 256 / batch, "steps/s", round(1 / single, 1))
 
 
-def thinking(agent: Agent) -> None:
+def thinking(agent: Agent, environment: Environment) -> None:
     """One decision of one episode on one thread: ways of planning, and the policy alone, against the preset's own."""
-    simulator = open_world("TwoRooms-v0", {}).simulator
-    assert simulator is not None
-    tasks = simulator.sample_tasks(np.random.default_rng(0), 1)
+    simulator, goals = capable(environment)
+    tasks = goals.sample_tasks(np.random.default_rng(0), 1)
     seen = as_observation(simulator.observe(tasks.start), 0)
+    goal = as_observation(simulator.observe(tasks.goal), 0)
     agent.cost.trained.fill_(True)
     agent.actor.trained.fill_(True)
-    agent.set_goal(as_observation(simulator.observe(tasks.goal), 0))
-    settings = agent.configurator.config
 
-    def decide(changed: dict[str, Any]) -> Callable[[], object]:
-        def act() -> None:
-            agent.configurator.config = replace(settings, **{"replan_every": 1, **changed})
-            agent.act(seen)
-
-        return act
+    def decide(changes: dict[str, Any]) -> Callable[[], object]:
+        acting = agent.acting({"replan_every": 1, **changes})
+        acting.set_goal(goal)
+        return lambda: acting.act(seen)
 
     milliseconds = [x * 1e3 for x in seconds(20, *map(decide, DECISIONS.values()))]
     own = milliseconds[0]
@@ -98,17 +100,25 @@ def thinking(agent: Agent) -> None:
         report(f"{name} against CEM", value, "ms", round(own, 3))
 
 
+def learning(agent: Agent, environment: Environment) -> None:
+    """One update of the world model on one thread."""
+    config = two_rooms()
+    replay = explore(replace(config.collect, episodes=64), environment, config.world_model.action_block, 0)
+    update = WorldModelUpdate(agent.perception, agent.world_model, agent.inverse, replay, config.losses, config.learn)
+    optimiser = optimiser_of(update, config.learn)
+    (second,) = seconds(10, lambda: take_step(update, optimiser, step_generator(0, 0, 0), config.learn.clip, 0))
+    report("world model update", 1e3 * second, "ms")
+
+
 def main() -> None:
     """All measurements."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     worlds()
-    if len(sys.argv) > 1:
-        agent = Agent.load(Path(sys.argv[1]))
-    else:
-        world = open_world("TwoRooms-v0", {})
-        agent = Agent.build(two_rooms(), world.senses, world.actions)
-    thinking(agent)
+    environment = open_environment("TwoRooms-v0", {})
+    agent = load(Path(sys.argv[1])) if len(sys.argv) > 1 else build(two_rooms(), environment.spec)
+    thinking(agent, environment)
+    learning(agent, environment)
 
 
 if __name__ == "__main__":

@@ -54,12 +54,22 @@ class Simulator(Protocol):
     `proprio` (a tuple of ProprioSpec; none), `max_steps` (length of a Gymnasium episode; 200).
     """
 
-    action_low: NDArray[np.float32]
-    action_high: NDArray[np.float32]
-    pixel_shape: tuple[int, int, int] | None
-    """(C, H, W) or None."""
-    sensor_low: NDArray[np.float32] | None
-    sensor_high: NDArray[np.float32] | None
+    @property
+    def action_low(self) -> NDArray[np.float32]: ...
+
+    @property
+    def action_high(self) -> NDArray[np.float32]: ...
+
+    @property
+    def pixel_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) or None."""
+        ...
+
+    @property
+    def sensor_low(self) -> NDArray[np.float32] | None: ...
+
+    @property
+    def sensor_high(self) -> NDArray[np.float32] | None: ...
 
     def reset(self, rng: np.random.Generator, n: int) -> Array:
         """n fresh states (N, S), spread over what can be reached."""
@@ -78,8 +88,10 @@ class Simulator(Protocol):
 class Goals(Protocol):
     """Tasks with a goal state. Without them the agent can be trained, not evaluated by success."""
 
-    success_radius: float
-    """`success` means: nearer to the goal than this, in the world's length unit."""
+    @property
+    def success_radius(self) -> float:
+        """`success` means: nearer to the goal than this, in the world's length unit."""
+        ...
 
     def sample_tasks(self, rng: np.random.Generator, n: int) -> Tasks:
         """n tasks of the benchmark that the world stands for."""
@@ -94,8 +106,10 @@ class Goals(Protocol):
 class Scenes(Protocol):
     """Different scenes (walls, say), between which one cannot travel."""
 
-    has_scenes: bool
-    """Whether `reset` draws different ones."""
+    @property
+    def has_scenes(self) -> bool:
+        """Whether `reset` draws different ones."""
+        ...
 
     def reset_within_scene(self, rng: np.random.Generator, states: Array) -> Array:
         """As `reset`, but each in the scene of the given state."""

@@ -129,6 +129,8 @@ class SimVectorEnv(VectorEnv):
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+    copy = True
+    """As Gymnasium's: every observation is an array of its own."""
 
     def __init__(self, simulator: Simulator, num_envs: int, max_steps: int | None = None) -> None:
         """N = num_envs copies of one simulator; truncated after max_steps actions, or as many as it says."""

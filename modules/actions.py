@@ -23,6 +23,12 @@ class BoxActions:
     max_norm: float | None = None
     """Largest Euclidean norm of one primitive action, or None."""
 
+    def __post_init__(self) -> None:
+        if self.max_norm is not None and any(a > 0 or b < 0 for a, b in zip(self.low, self.high, strict=True)):
+            raise ValueError(
+                f"max_norm={self.max_norm} bounds a ball around 0, which {self.low} to {self.high} excludes"
+            )
+
     @property
     def size(self) -> int:
         """A."""
@@ -41,8 +47,8 @@ class BoxActions:
         return actions * (self.max_norm / norm.clamp(min=self.max_norm))
 
     def rest(self, like: Tensor) -> Tensor:
-        """The middle of the box, (A,)."""
-        return _limits(self, like.dtype, like.device)[2]
+        """The middle of the box, or where the ball excludes it the nearest to it in its direction, (A,)."""
+        return self.project(_limits(self, like.dtype, like.device)[2])
 
     def unit(self, like: Tensor) -> Tensor:
         """Half the range of every number, (A,); the ball may be the tighter bound, or the only one."""
@@ -77,8 +83,8 @@ class BoxActions:
         else:
             eye = torch.eye(self.size)
             direction = torch.cat([eye, -eye])
-        full = self.project(centre + half * direction)
-        return torch.cat([centre[None], full, (full + centre) / 2])
+        rest, full = self.project(centre), self.project(centre + half * direction)
+        return torch.cat([rest[None], full, (full + rest) / 2])
 
     def to_env(self, actions: NDArray) -> NDArray:
         """(..., A) as the environment takes them: unchanged."""

@@ -59,7 +59,7 @@ class RuleConfigurator:
     def configure(self, situation: Situation) -> Directive:
         """The directive for this situation.
 
-        A task may weigh a drive differently; the critic's head of that drive is then weighed alike.
+        The head of a drive weighs what the drive weighs: v_j = critic_weight * u_j. A task may change u_j.
         """
         c, asked, status = self.config, situation.task.weights, situation.status
         if not c.adaptive:
@@ -71,9 +71,8 @@ class RuleConfigurator:
         weights = {d.name: max(asked.get(d.name, d.weight), d.floor) for d in self.drives}
         # A critic that has learned nothing, or a policy that has not, would mislead: do without it.
         critic = c.critic_weight if _reported(status, "cost", "critic_trained") else 0.0
-        critic_weights = {
-            d.name: critic * (weights[d.name] / d.weight if d.name in asked and d.weight else 1.0) for d in self.drives
-        }
+        # A head is learned without its drive's weight, so that it can be weighed like the drive whenever it is used.
+        critic_weights = {name: critic * weight for name, weight in weights.items()}
         return Directive(
             goal=situation.goal,
             weights=weights,

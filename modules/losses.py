@@ -78,7 +78,8 @@ def sigreg(
     x: Float[Tensor, "N D"], generator: torch.Generator | None = None, projections: int = 64, knots: int = 17
 ) -> Float[Tensor, ""]:
     """Epps-Pulley distance of random unit projections of x (N, D) to N(0, 1), integrated over [-4, 4]."""
-    directions = torch.randn(x.shape[-1], projections, generator=generator, dtype=x.dtype, device=x.device)
+    device = x.device if generator is None else generator.device
+    directions = torch.randn(x.shape[-1], projections, generator=generator, dtype=x.dtype, device=device).to(x.device)
     projected = x @ (directions / directions.norm(dim=0))
     t = torch.linspace(-4, 4, knots, dtype=x.dtype, device=x.device)
     angles = projected[..., None] * t  # N P knots

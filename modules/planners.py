@@ -77,7 +77,9 @@ class Grid:
 
     def noise(self, samples: int, generator: Generator) -> Float[Tensor, "N V A"]:
         """Unit noise (N, V, A), one draw for all episodes."""
-        noise = self.unit.new_empty(samples, self.variables * len(self.unit)).normal_(generator=generator)
+        size = (samples, self.variables * len(self.unit))
+        noise = torch.empty(size, dtype=self.unit.dtype, device=generator.device).normal_(generator=generator)
+        noise = noise.to(self.unit.device)
         return (noise if self.smooth is None else noise @ self.smooth).view(samples, self.variables, -1)
 
     def expand(self, variables: Float[Tensor, "*E V A"]) -> Float[Tensor, "*E H K A"]:

@@ -291,7 +291,10 @@ class Decision:
     """(E, A) the primitive action sent to the environment."""
     replanned: bool
     """Whether any episode planned now; otherwise every action is the next one of an earlier plan."""
-    milliseconds: float
+    rows: Tensor | None = None
+    """(E',) the episodes that planned now, to which proposal_energy, imagined, plan_cost and candidates belong; None
+    where nothing was planned."""
+    milliseconds: float = 0.0
     time: Tensor | None = None
     """(E,) primitive actions since each episode began."""
     episode: Tensor | None = None
@@ -299,15 +302,15 @@ class Decision:
     surprise: Tensor | None = None
     """(E,) one-step prediction error of the last action block, NaN where no block ends now; None where none does."""
     plan: Plan | None = None
-    """The plan under way."""
+    """(E, ...) the plan under way in every episode."""
     proposal_energy: Tensor | None = None
-    """(E,) energy of the first proposal, before any improvement."""
+    """(E',) energy of the first proposal, before any improvement."""
     imagined: Imagined | None = None
-    """(E, H, ...) imagined under the chosen plan."""
+    """(E', H, ...) imagined under the chosen plan."""
     plan_cost: TrajectoryCost | None = None
-    """Cost of the chosen plan, leading axes (E,)."""
+    """Cost of the chosen plan, leading axes (E',)."""
     candidates: Plan | None = None
-    """The candidates of the last iteration: actions (E, N, H, K, A), energy (E, N), in the order of the search."""
+    """The candidates of the last iteration: actions (E', N, H, K, A), energy (E', N), in the order of the search."""
     status: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """What every module reported of itself to the configurator."""
 
@@ -329,7 +332,7 @@ class Actions(Protocol):
         ...
 
     def project(self, actions: Tensor) -> Tensor:
-        """(..., A) -> the nearest action that can be executed, (..., A)."""
+        """(..., A) -> an action that can be executed, (..., A); such an action stays as it is."""
         ...
 
     def rest(self, like: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_progress_without_a_terminal_prints_few_lines(capsys, clock):
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines() == [
-        "world model: 100 steps, continued at 20",
+        "world model: 100 steps, resumed at 20",
         "world model: 80/100 (2 it/s, 10 s left)  loss 80",
         "world model: 100 steps in 40.0 s (2 it/s)  loss 100",
         "prepare critic: 7.0 s",

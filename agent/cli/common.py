@@ -1,75 +1,60 @@
-"""What the commands share: parsing, loading a run, and the last JSON line."""
+"""What all commands share: parsing, checks of flags, and the last JSON line. Nothing here imports torch."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from agent.agent import Agent
-from agent.build import load, setup
-from agent.config import Config, from_dict, options_of
-from agent.console import set_quiet, warn
-from agent.errors import UserError
-from agent.interaction.environment import Environment, open_environment
-from agent.storage.run import Run
+from agent.errors import UserError, nearest
 
 T = TypeVar("T")
 
-
-def environment_of(config: Config) -> Environment:
-    """The environment of a run."""
-    return open_environment(config.env, options_of(config))
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+"""A flag that is off unless it is given: --json, without a --no-json."""
 
 
-def load_run(folder: Path, device: str, threads: int) -> tuple[Config, Agent, Run]:
-    """A run that was trained: its configuration, its agent, and the open folder."""
-    setup(threads)
-    run = Run.open(folder)
-    agent = load(folder, device)
-    if "train_wall_seconds" not in _summary(run):
-        warn(f"{folder} has not been trained to its end: this is its newest checkpoint")
-    return from_dict(Config, run.config), agent, run
+def parse(kind: Callable[..., T], arguments: list[str], program: str) -> T:
+    """The arguments of a command as its dataclass, whose docstrings are its help. Exits on --help and on a mistake."""
+    return tyro.cli(
+        kind,
+        prog=program,
+        args=arguments,
+        description=inspect.cleandoc(kind.__doc__ or ""),
+        config=(tyro.conf.DisallowNone,),  # leaving a flag out says the same
+    )
 
 
-def _summary(run: Run) -> dict[str, Any]:
-    try:
-        return json.loads((run.folder / "summary.json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _json_flag(arguments: list[str]) -> tuple[list[str], bool]:
-    as_json = "--json" in arguments
-    set_quiet(as_json)
-    return [a for a in arguments if a != "--json"], as_json
-
-
-def _take_value(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
-    """The value of a flag that is not part of the configuration, and the other arguments."""
-    value, rest = None, []
-    it = iter(arguments)
-    for a in it:
-        if a == flag:
-            value = next(it, None)
-            if value is None or value.startswith("--"):
-                raise UserError(f"{flag} needs a value: {flag} runs/my_run")
-        elif a.startswith(f"{flag}="):
-            value = a.split("=", 1)[1]
-        else:
-            rest.append(a)
-    return value, rest
-
-
-def _parse(kind: Callable[..., T], arguments: list[str], prog: str, description: str, default: Any = None) -> T:
-    extra = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=prog, args=arguments, description=description, **extra)
-
-
-def _finish(result: dict[str, Any], as_json: bool) -> None:
+def finish(result: dict[str, Any], as_json: bool) -> None:
+    """Print the result as one line of JSON when it was asked for."""
     if as_json:
         sys.stdout.write(json.dumps(result, default=float) + "\n")
+
+
+def flag(name: str) -> str:
+    """A field's name as it is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_positive(arguments: Any, *names: str) -> None:
+    """UserError when a whole number of the arguments is given and less than 1."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"{flag(name)} must be 1 or more, got {value}")
+
+
+def check_seed(seed: int) -> None:
+    """UserError for a seed that random generators refuse."""
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must be from 0 to 2^63 - 1, got {seed}")
+
+
+def check_choice(name: str, value: str | None, known: Any) -> None:
+    """UserError, with the nearest name, when a value is given and not known."""
+    if value is not None and value not in known:
+        raise UserError(f"{flag(name)} {value!r} is unknown{nearest(value, known)}; known: {', '.join(known)}")

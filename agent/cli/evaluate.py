@@ -1,96 +1,112 @@
-"""`run_agent.py evaluate`: success on a frozen list of tasks that training never saw."""
+"""`run_agent.py evaluate`: success rate on a frozen list of tasks that training never saw."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from agent.cli.common import _finish, _json_flag, _parse, _summary, environment_of, load_run
+from agent.agent import Agent
+from agent.cli import common, limits
+from agent.cli.runs import load_agent, open_environment, open_run, open_variant
+from agent.cli.tasks_file import chosen_tasks
+from agent.config import Config
 from agent.console import Progress, table, tell
 from agent.errors import UserError
 from agent.evaluation import evaluate as evaluation
 from agent.evaluation import tasks
 from agent.inspection import imagination
-from agent.inspection import recorder as thoughts
+from agent.inspection.recorder import Recorder
+from agent.interaction.environment import Environment
 from agent.storage.files import to_json
+from agent.storage.run import Run
+from envs.api import Tasks
+from modules.planners import PLANNERS
 
-SETTINGS = ("planner", "mode", "samples", "iterations", "horizon", "replan_every")  # of the directive, for evaluate
+SETTINGS = ("planner", "mode", "samples", "iterations", "horizon", "replan_every")
+"""Flags that replace a setting of the configurator."""
 
 
-MAX_RECORDED = evaluation.BATCH  # a recorder looks on at the episodes that act first
+MAX_RECORDED = evaluation.BATCH
+"""Only the episodes of the first batch are recorded."""
 
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Success of a run on a frozen list of tasks that training never saw."""
+    """Measure the success rate of a run on tasks that training never saw, beside reference controllers."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
-    tasks: int = 200
-    """How many tasks of the list."""
+    tasks: str = "200"
+    """How many tasks of the frozen list; or a JSON file {"start": [[...]], "goal": [[...]]} of physical states."""
     planner: str | None = None
-    """Search method of Mode-2; the run's own by default."""
+    """Search method of Mode-2: cem, mppi, gradient or random; the run's own by default."""
     mode: Literal[1, 2] | None = None
-    """1: the policy alone. 2: planning; the run's own by default."""
+    """1: the policy acts alone. 2: the agent plans. The run's own by default."""
     dynamics: Literal["learned", "oracle"] = "learned"
-    """oracle: plan with the true dynamics in place of the world model."""
+    """oracle: plan with the true dynamics instead of the world model."""
     cost: Literal["latent", "true"] = "latent"
-    """true: judge plans by what the oracle controller still needs, in place of drives and critic."""
+    """true: score plans by the steps that the expert still needs, instead of the drives and the critic."""
     samples: int | None = None
     """Candidate plans per iteration; the run's own by default."""
     iterations: int | None = None
     """Iterations of the search; the run's own by default."""
     horizon: int | None = None
-    """Action blocks a plan looks ahead; the run's own by default."""
+    """Planning horizon in action blocks; the run's own by default."""
     replan_every: int | None = None
     """Primitive actions between plans; the run's own by default."""
     budget: int | None = None
     """Primitive actions per task; the run's own by default."""
     seed: int = 0
-    """Seed of the world's noise and of the search."""
+    """Seed of the environment's noise and of the search."""
     record: int = 6
-    """Episodes whose Decisions are kept for the report, the first tasks of the list; with 0 none are left there."""
+    """Record the decisions of this many episodes for the report, from the first task on; 0 removes the recording."""
+    env: str | None = None
+    """MODULE:ID of the run's environment, where importing the module registers it. Importing runs its code."""
+    env_options: tuple[str, ...] | None = None
+    """Evaluate in a variant of the run's environment: name=value options of its constructor, instead of the run's."""
     threads: int = 1
-    """CPU threads; milliseconds per decision are always of one."""
+    """CPU threads. Decision latency of one episode is always measured on one."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1."""
+    out: Path | None = None
+    """Folder for the results; the run's own by default."""
+    json: common.Flag = False
+    """Print the result as one JSON object on standard output, and messages on standard error."""
 
 
-def evaluate(arguments: list[str], command_line: list[str]) -> int:
+def parse(arguments: list[str], program: str) -> EvaluateArguments:
+    """The arguments of evaluate."""
+    return common.parse(EvaluateArguments, arguments, program)
+
+
+def run(args: EvaluateArguments, command_line: list[str]) -> int:
     """run_agent.py evaluate RUN."""
-    arguments, as_json = _json_flag(arguments)
-    args = _parse(EvaluateArguments, arguments, "run_agent.py evaluate", EvaluateArguments.__doc__ or "")
-    for name in ("tasks", "samples", "iterations", "horizon", "replan_every", "budget", "threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
-    if not 0 <= args.record <= MAX_RECORDED:
-        raise UserError(f"--record must be from 0 to {MAX_RECORDED}, got {args.record}")
-    config, agent, run = load_run(args.run, args.device, args.threads)
-    if not 0 <= args.seed < 2**63:
-        raise UserError(f"--seed must be from 0 to 2^63 - 1, got {args.seed}")
-    truth = "a simulator" if args.dynamics == "oracle" else "the true cost" if args.cost == "true" else ""
-    if truth and (args.planner or config.configurator.planner) == "gradient":
-        raise UserError(f"--planner gradient needs gradients, which {truth} has not: use cem or mppi")
-    if args.mode == 1 and not bool(agent.actor.trained):
-        raise UserError(f"{args.run} has no policy yet: train it to the end, or evaluate with --mode 2")
-    environment = environment_of(config)
-    _, goals = evaluation.capable(environment)
+    _check(args)
+    config, opened = open_run(args.run, args.out)
+    _check_planner(args, config)
+    environment = open_environment(config, args.env)
+    if args.env_options is not None:
+        environment = open_variant(config, environment, args.env_options)
+    simulator, goals = evaluation.capable(environment)
+    wanted = chosen_tasks(args.tasks, simulator)
+    agent = load_agent(opened, args.device, args.threads)
+    _check_policy(args, config, agent)
+    _check_memory(args, config, agent, wanted)
+
+    changes = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
+    kept = wanted if isinstance(wanted, Tasks) else tasks.task_list(goals, min(wanted, MAX_RECORDED))[0]
+    recorder = _recorder(args, config, agent, environment, kept)
     budget = args.budget or config.max_steps
-    changes = {k: v for k in SETTINGS if (v := getattr(args, k)) is not None}
-    kept, _ = tasks.task_list(goals, min(args.record, args.tasks))
-    recorder = None
-    if len(kept):
-        recorder = thoughts.Recorder(environment, kept, imagination.probe_of(agent, config, environment, args.seed))
     with Progress() as progress:
         result, _ = evaluation.evaluate(
             agent,
             environment,
             budget,
-            args.tasks,
+            wanted,
             changes,
             args.dynamics,
             args.seed,
@@ -98,27 +114,105 @@ def evaluate(arguments: list[str], command_line: list[str]) -> int:
             args.cost,
             recorder and recorder.attach,
         )
-    summary = _summary(run)
+    summary = opened.summary() or {}
     result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
-    result |= {"run": str(args.run), "train_seed": config.seed}
-    rows = [
-        {"controller": f"agent, mode {result['mode']}", "success": f"{100 * result['success']:.1f} %"},
-        *({"controller": f"reference: {k}", "success": f"{100 * v:.1f} %"} for k, v in result["reference"].items()),
-    ]
-    rows[0] |= {
+    result |= {
+        "run": str(args.run),
+        "train_seed": config.seed,
+        "env_options": list(args.env_options or config.env_options),
+    }
+    _print(result, config, args.threads)
+    _write(opened, result, recorder, _name(args, result))
+    common.finish(result, args.json)
+    return 0
+
+
+# What is refused before the work
+
+
+def _check(args: EvaluateArguments) -> None:
+    common.check_positive(args, "samples", "iterations", "horizon", "replan_every", "budget", "threads")
+    common.check_seed(args.seed)
+    common.check_choice("planner", args.planner, PLANNERS)
+    if not 0 <= args.record <= MAX_RECORDED:
+        raise UserError(f"--record must be from 0 to {MAX_RECORDED}, got {args.record}")
+
+
+def _check_planner(args: EvaluateArguments, config: Config) -> None:
+    truth = "oracle dynamics" if args.dynamics == "oracle" else "the true cost" if args.cost == "true" else ""
+    if truth and (args.planner or config.configurator.planner) == "gradient":
+        raise UserError(f"--planner gradient needs gradients, and {truth} gives none: use cem or mppi")
+
+
+def _check_policy(args: EvaluateArguments, config: Config, agent: Agent) -> None:
+    if (args.mode or config.configurator.mode) == 2 or bool(agent.actor.trained):
+        return
+    remedy = "train it to the end" if config.learn.policy_steps else "it was trained with --learn.policy-steps 0"
+    raise UserError(f"{args.run} has no trained policy for Mode-1 ({remedy}): evaluate with --mode 2")
+
+
+def _check_memory(args: EvaluateArguments, config: Config, agent: Agent, wanted: int | Tasks) -> None:
+    count, own = wanted if isinstance(wanted, int) else len(wanted), config.configurator
+    needs = [limits.paths(count, args.budget or config.max_steps)]
+    if (args.mode or own.mode) == 2:
+        planning = limits.planning(
+            min(evaluation.BATCH, count),
+            args.samples or own.samples,
+            args.horizon or own.horizon,
+            agent.perception.latent_size + agent.perception.proprio_size,
+            "--horizon or --samples",
+            (args.planner or own.planner) == "gradient",
+        )
+        needs.append(planning)
+    limits.check_memory(needs)
+
+
+# What is left afterwards
+
+
+def _recorder(
+    args: EvaluateArguments, config: Config, agent: Agent, environment: Environment, kept: Tasks
+) -> Recorder | None:
+    """A recorder of the first episodes; None where none are wanted, or there is no map to show them on."""
+    if not args.record or environment.view is None:
+        return None
+    probe = imagination.probe_of(agent, config, environment, args.seed)
+    return Recorder(environment, Tasks(kept.start[: args.record], kept.goal[: args.record]), probe)
+
+
+def _name(args: EvaluateArguments, result: dict[str, Any]) -> str:
+    """What the files of this way of evaluating are called."""
+    parts = [f"mode{result['mode']}", result["planner"], result["dynamics"]]
+    parts += [] if args.cost == "latent" else [f"{args.cost}-cost"]
+    parts += [] if args.tasks.isdecimal() else [f"tasks-{result['task_list_sha256'][:8]}"]
+    parts += [re.sub(r"[^A-Za-z0-9]+", "-", option).strip("-") for option in args.env_options or ()]
+    return "-".join(parts)
+
+
+def _write(output: Run, result: dict[str, Any], recorder: Recorder | None, name: str) -> None:
+    output.write_json(f"evaluation-{name}.json", result)
+    if recorder is not None:
+        output.write_bytes(f"recording-{name}.json", to_json(recorder.recording(result["task_steps"]), indent=None))
+    else:  # a recording of an earlier evaluation would be taken for one of this
+        (output.out / f"recording-{name}.json").unlink(missing_ok=True)
+
+
+def _print(result: dict[str, Any], config: Config, threads: int) -> None:
+    agent = {
+        "controller": f"agent, mode {result['mode']}",
+        "success": f"{100 * result['success']:.1f} %",
         "95 % interval": f"{100 * result['ci_low']:.1f} - {100 * result['ci_high']:.1f} %",
         "at the last step": f"{100 * result['success_final']:.1f} %",
-        "steps (median)": f"{result['steps_median']}",
-        "ms per decision": f"{result['plan_ms_median']:.1f}",
+        "steps (median)": "-" if result["steps_median"] is None else f"{result['steps_median']:g}",
     }
-    table(f"{config.env}: {args.tasks} unseen tasks, {result['budget']} steps each", rows)
+    others = [
+        {"controller": f"reference: {name}", "success": f"{100 * share:.1f} %"}
+        for name, share in result["reference"].items()
+    ]
+    table(f"{config.env}: {result['n_tasks']} unseen tasks, {result['budget']} steps each", [agent, *others])
+    tell(
+        f"decision latency (median): {result['plan_ms_median']:.1f} ms for one episode on one thread, "
+        f"{result['plan_ms_batch']:.1f} ms for a batch of {result['plan_batch']} episodes on {threads} "
+        f"thread{'s' if threads > 1 else ''}"
+    )
     tell(f"task list {result['task_list_sha256'][:16]}, {result['dynamics']} dynamics, training seed {config.seed}")
-    judged = "" if args.cost == "latent" else f"-{args.cost}-cost"
-    name = f"mode{result['mode']}-{result['planner']}-{result['dynamics']}{judged}"
-    run.write_json(f"evaluation-{name}.json", result)
-    if recorder is not None:
-        run.write_bytes(f"recording-{name}.json", to_json(recorder.recording(result["task_steps"]), indent=None))
-    else:  # those of another evaluation would be taken for this one's
-        (run.folder / f"recording-{name}.json").unlink(missing_ok=True)
-    _finish(result, as_json)
-    return 0

@@ -1,4 +1,4 @@
-"""`run_agent.py imagine`: pictures of what the agent imagines."""
+"""`run_agent.py imagine`: pictures of what the world model predicts, and of plans."""
 
 from __future__ import annotations
 
@@ -8,38 +8,49 @@ from typing import Annotated
 
 import tyro
 
-from agent.cli.common import _finish, _json_flag, _parse, environment_of, load_run
+from agent.cli import common
+from agent.cli.runs import load_agent, open_environment, open_run
 from agent.console import tell
-from agent.errors import UserError
+from agent.evaluation.evaluate import capable
 from agent.inspection import imagination
 
 
 @dataclass(frozen=True)
 class ImagineArguments:
-    """Pictures of what the agent imagines."""
+    """Draw what the world model of a run predicts open loop, and plans for unseen tasks."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
     episodes: int = 4
-    """Episodes shown."""
+    """Episodes in the pictures."""
     horizon: int = 16
-    """Imagined steps, in action blocks."""
+    """Predicted steps, in action blocks."""
     seed: int = 0
-    """Seed of the exploration and of the tasks that are shown."""
+    """Seed of the episodes and tasks in the pictures."""
+    env: str | None = None
+    """MODULE:ID of the run's environment, where importing the module registers it. Importing runs its code."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1."""
+    out: Path | None = None
+    """Folder for the pictures, which go into its folder imagination; the run's own by default."""
+    json: common.Flag = False
+    """Print the result as one JSON object on standard output, and messages on standard error."""
 
 
-def imagine(arguments: list[str], command_line: list[str]) -> int:
+def parse(arguments: list[str], program: str) -> ImagineArguments:
+    """The arguments of imagine."""
+    return common.parse(ImagineArguments, arguments, program)
+
+
+def run(args: ImagineArguments, command_line: list[str]) -> int:
     """run_agent.py imagine RUN."""
-    arguments, as_json = _json_flag(arguments)
-    args = _parse(ImagineArguments, arguments, "run_agent.py imagine", ImagineArguments.__doc__ or "")
-    if not 0 <= args.seed < 2**63:
-        raise UserError(f"--seed must be from 0 to 2^63 - 1, got {args.seed}")
-    config, agent, run = load_run(args.run, args.device, 1)
-    environment = environment_of(config)
-    result = imagination.imagine(agent, config, environment, run, args.episodes, args.horizon, args.seed)
+    common.check_seed(args.seed)
+    config, opened = open_run(args.run, args.out)
+    environment = open_environment(config, args.env)
+    capable(environment)
+    agent = load_agent(opened, args.device, 1)
+    result = imagination.imagine(agent, config, environment, opened, args.episodes, args.horizon, args.seed)
     for name in result["files"]:
-        tell(f"  {args.run / name}")
-    _finish(result, as_json)
+        tell(f"  {opened.out / name}")
+    common.finish(result, args.json)
     return 0

@@ -1,4 +1,4 @@
-"""`run_agent.py report`: one offline page for a run or an ablation."""
+"""`run_agent.py report`: one offline page about a run or a comparison. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from typing import Annotated
 
 import tyro
 
-from agent.cli.common import _finish, _json_flag, _parse
+from agent.cli import common
 from agent.console import tell, warn
+from agent.report import write
 
 
 @dataclass(frozen=True)
 class ReportArguments:
-    """Write one offline HTML page for a run (evaluation, episodes, imagination, curves) or for an ablation."""
+    """Write one offline HTML page about a run (what it learned and predicts) or a comparison (its table)."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run or of an ablation."""
+    """Folder of a run or of a comparison."""
+    out: Path | None = None
+    """Folder for report.html; the folder itself by default."""
+    json: common.Flag = False
+    """Print the result as one JSON object on standard output, and messages on standard error."""
 
 
-def report(arguments: list[str], command_line: list[str]) -> int:
-    """run_agent.py report RUN_OR_COMPARISON."""
-    from agent.report import write
+def parse(arguments: list[str], program: str) -> ReportArguments:
+    """The arguments of report."""
+    return common.parse(ReportArguments, arguments, program)
 
-    arguments, as_json = _json_flag(arguments)
-    args = _parse(ReportArguments, arguments, "run_agent.py report", ReportArguments.__doc__ or "")
-    page, missing = write(args.folder)
+
+def run(args: ReportArguments, command_line: list[str]) -> int:
+    """run_agent.py report FOLDER."""
+    written, missing = write(args.folder, args.out)
     for text in missing:
         warn(text)
-    tell(f"  {page}")
-    _finish({"report": str(page), "missing": missing}, as_json)
+    tell(f"  {written}")
+    common.finish({"report": str(written), "missing": missing}, args.json)
     return 0

@@ -184,12 +184,21 @@ def acting(
         dynamics: `oracle` imagines by simulating.
         cost: `true` judges what is imagined by the expert's way to the goal.
         seed: of the search.
+
+    Raises:
+        UserError: an oracle is asked for that the environment cannot give.
     """
     block = agent.world_model.action_block
     oracle = true_cost = error = None
     if dynamics == "oracle":
         oracle = OracleDynamics(capable(environment)[0], agent.perception, block)
     if cost == "true":
+        capable(environment)
+        if environment.expert is None:
+            raise UserError(
+                f"{environment.name} has no expert, whose way to the goal is the true cost: write expert_action and "
+                "greedy_action (see docs/worlds.md), or judge by the latent cost"
+            )
         reader = None
         if oracle is None:
             reader, error = fit_reader(agent.perception, environment)
@@ -224,7 +233,7 @@ def evaluate(
         watch: given the agent that acts, a listener that sees the first BATCH episodes (`Recorder.attach`).
 
     Raises:
-        UserError: the environment offers no tasks.
+        UserError: the environment offers no tasks, or not the oracle that is asked for.
     """
     _, goals = capable(environment)
     chosen = task_list(goals, tasks)[0] if isinstance(tasks, int) else tasks

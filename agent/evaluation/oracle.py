@@ -109,7 +109,10 @@ def fit_reader(perception: Encoder, environment: Environment, seed: int = 0) -> 
         parts = [_features(perceive(perception, truth, part)) for part in np.array_split(states, READER_STATES // 200)]
     seen, wanted = torch.cat(parts).detach(), torch.from_numpy(states).float().to(parts[0].device)
     train = READER_STATES * 5 // 6
-    reader = StateReader([seen.shape[1], 256, 256, states.shape[1]], wanted[:train], seen[:train]).to(seen.device)
+    with torch.random.fork_rng(devices=[]):  # weights that depend on the seed only
+        torch.manual_seed(seed)
+        reader = StateReader([seen.shape[1], 256, 256, states.shape[1]], wanted[:train], seen[:train])
+    reader = reader.to(seen.device)
     standard = (wanted - reader.mean) / reader.std
     optimiser = torch.optim.Adam(reader.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, READER_STEPS)

@@ -24,7 +24,8 @@ def task_list(goals: Goals, count: int) -> tuple[Tasks, str]:
 
 def task_hash(tasks: Tasks) -> str:
     """SHA-256 of starts and goals: results on lists with the same hash can be compared."""
-    return hashlib.sha256(tasks.start.tobytes() + tasks.goal.tobytes()).hexdigest()
+    start, goal = (np.asarray(states, np.float64) for states in (tasks.start, tasks.goal))
+    return hashlib.sha256(start.tobytes() + goal.tobytes()).hexdigest()
 
 
 def reference_controllers(environment: Environment, seed: int) -> dict[str, Act]:

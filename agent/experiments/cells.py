@@ -1,12 +1,12 @@
-"""What is a part worth? The same agent without it, on common seeds and the same tasks, with intervals.
+"""Ablations: an agent and variants of it, on the same training seeds and the same tasks, with intervals.
 
-A cell is one variant trained with one seed. What it was trained as decides where its weights live, so variants that
-differ only in how they act share one training; a cell that is finished is never computed again, and one that fails is
-shown as failed while the others go on.
+A cell is one variant with one training seed. The name of a training is a digest of its configuration, so variants that
+differ only in how they act share one training run. A finished cell is not computed again. A cell that fails is
+reported, and the other cells are still computed.
 
     <out>/runs/<training>__seed<N>/     run folders, named by a digest of the configuration that was trained
     <out>/cells/<variant>__seed<N>.json outcome of every task, or the error
-    <out>/comparison.json               the table, with intervals; comparison.png its plot, table.md to put in a page
+    <out>/comparison.json               the table with intervals; comparison.png plots it, table.md is for a page
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from agent.console import tell
 from agent.drawing import figures as drawing
 from agent.drawing.media import encode_png
 from agent.drawing.rendering import picture
-from agent.errors import UserError
+from agent.errors import DamagedFile, UserError
 from agent.evaluation import evaluate as evaluation
 from agent.experiments.reuse import digest, trainings
 from agent.experiments.table import earlier, markdown, summarise
 from agent.experiments.variants import FULL, Variant
 from agent.interaction.environment import open_environment
 from agent.report.text import as_typed
-from agent.storage.files import disk_errors, write_durable
+from agent.storage.files import disk_errors, read_json, write_durable
 from agent.storage.run import config_diff
+from agent.storage.summary import read_summary
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One variant with one seed: all that is needed to compute it, anywhere."""
+    """One variant with one training seed: everything needed to compute it on any machine."""
 
     name: str
     variant: Variant
@@ -47,34 +48,39 @@ class Cell:
 
     @property
     def config(self) -> Config:
-        """What was asked for."""
+        """The variant's configuration, with the cell's seed."""
         return self.variant.config
 
     @property
     def acting(self) -> Config:
-        """The agent that acts. Nobody acts through the decoder: it is the training's, so that the weights fit."""
+        """The configuration that acts. Decoder settings are the training run's, so that its checkpoint loads."""
         return dataclasses.replace(self.config, decoder=self.trainings[-1].decoder)
 
     @property
     def runs(self) -> list[str]:
-        """Names of the run folders of its trainings; it acts with the weights of the last."""
+        """Names of the run folders of its trainings, in order; the cell acts with the weights of the last."""
         return [f"{digest(training)}__seed{training.seed}" for training in self.trainings]
 
     @property
     def file(self) -> str:
-        """Where the outcome goes, below the comparison's folder."""
+        """The file of the outcome, relative to the comparison's folder."""
         safe = "".join(c if c.isalnum() or c in "-.=" else "_" for c in self.name)
         return f"cells/{safe}__seed{self.config.seed}.json"
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What the outcome depends on; a file that answers another question is not used."""
-        asked = {"config": dataclasses.asdict(self.config), "dynamics": self.variant.dynamics}
-        return {"name": self.name, **asked, "cost": self.variant.cost, "tasks": self.tasks}
+    def key(self) -> dict[str, Any]:
+        """Everything that the outcome depends on; a file with another key belongs to another comparison."""
+        return {
+            "name": self.name,
+            "config": dataclasses.asdict(self.config),
+            "dynamics": self.variant.dynamics,
+            "cost": self.variant.cost,
+            "tasks": self.tasks,
+        }
 
 
 def cells(variants: dict[str, Variant], seeds: int, tasks: int) -> list[Cell]:
-    """Every variant with every seed; seeds outermost, so that an interrupted comparison is already one."""
+    """Every variant with every seed, seed by seed, so that an interrupted comparison still compares variants."""
     full = variants[FULL].config
     return [
         Cell(
@@ -89,11 +95,11 @@ def cells(variants: dict[str, Variant], seeds: int, tasks: int) -> list[Cell]:
 
 
 Train = Callable[..., dict[str, Any]]
-"""(configuration, run folder, command, resume_from=run folder) -> summary: agent/train.py:train_run."""
+"""(configuration, run folder, command, resume_from=run folder) -> summary: agent.learning.train.train_run."""
 
 
 def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: dict[str, Exception]) -> None:
-    """See that all trainings of the cell are there. What failed once fails again at once, for other cells that ask."""
+    """Train what the cell needs and does not have. A training in `failed` raises its error again, untried."""
     newest, missing = to_train(cell, runs)
     before = newest and runs / newest
     for run, training in missing:
@@ -108,22 +114,19 @@ def trained(cell: Cell, runs: Path, train: Train, command: list[str], failed: di
 
 
 def to_train(cell: Cell, runs: Path) -> tuple[str | None, list[tuple[str, Config]]]:
-    """The newest finished run of a cell's trainings, and what has to be trained after it."""
+    """The last finished run of a cell's trainings, and the trainings that are left after it."""
     stages = list(zip(cell.runs, cell.trainings, strict=True))
     done = [i for i, (run, _) in enumerate(stages) if is_trained(runs / run)]
     return (stages[done[-1]][0], stages[done[-1] + 1 :]) if done else (None, stages)
 
 
 def is_trained(run: Path) -> bool:
-    """Whether a training has come to its end."""
-    try:
-        return "train_wall_seconds" in json.loads((run / "summary.json").read_text())
-    except (OSError, ValueError):
-        return False
+    """Whether a training has finished."""
+    return "train_wall_seconds" in (read_summary(run) or {})
 
 
 def acted(cell: Cell, runs: Path) -> dict[str, Any]:
-    """Evaluate the cell with what was trained for it; returns what its file holds."""
+    """Evaluate the cell with its trained weights; returns the content of its file."""
     run = runs / cell.runs[-1]
     setup(cell.config.threads)
     agent = load(run, cell.config.device, cell.acting)
@@ -138,25 +141,25 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
         cost=cell.variant.cost,
     )
     return {
-        **cell.asked,
+        **cell.key,
         "runs": cell.runs,
         "outcomes": (raw.steps > 0).astype(int).tolist(),
         "success_final": result["success_final"],
         "task_list_sha256": result["task_list_sha256"],
         "plan_ms": result["plan_ms_median"],
-        "train_seconds": json.loads((run / "summary.json").read_text())["train_wall_seconds"],
+        "train_seconds": (read_summary(run) or {})["train_wall_seconds"],
         "reference": result["reference"],
     }
 
 
 def failure(cell: Cell, error: Exception) -> dict[str, Any]:
-    """What the file of a cell holds that failed."""
+    """The content of the file of a cell that failed."""
     tell(f"  {cell.name}, seed {cell.config.seed}, failed: {error}")
-    return {**cell.asked, "runs": cell.runs, "error": f"{type(error).__name__}: {error}"}
+    return {**cell.key, "runs": cell.runs, "error": f"{type(error).__name__}: {error}"}
 
 
 Launcher = Callable[[list[Cell], Path, Train, list[str]], Iterator[tuple[Cell, dict[str, Any]]]]
-"""(cells, folder of runs, training, command) -> each cell with what its file is to hold, in any order."""
+"""(cells, folder of runs, training, command) -> each cell with the content of its file, in any order."""
 
 
 def locally(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> Iterator[tuple[Cell, dict[str, Any]]]:
@@ -167,24 +170,24 @@ def locally(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> I
         try:
             trained(cell, runs, train, command, failed)
             held = acted(cell, runs)
-        except Exception as error:  # whatever it is, the other cells go on
+        except Exception as error:  # any error is this cell's alone: the other cells are still computed
             held = failure(cell, error)
         yield cell, held
 
 
 def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
-    """The outcome of a cell that was computed before; None when there is none, when it failed, or is damaged.
+    """The outcome of a cell that was computed before; None when it is absent or damaged, or the cell failed.
 
     Raises:
-        UserError: the folder holds the answer to another question, which would be lost.
+        UserError: the file belongs to another comparison and would be overwritten.
     """
     try:
-        held = json.loads((out / cell.file).read_text())
-        # A field that a later version has added was then what its default is now.
+        held = read_json(out / cell.file)
+        # A field that is newer than the file had its default value then.
         before, now = (dataclasses.asdict(c) for c in (from_dict(Config, held["config"]), cell.config))
-        rest = {k: v for k, v in cell.asked.items() if k != "config"}
+        rest = {k: v for k, v in cell.key.items() if k != "config"}
         difference = config_diff({**{k: held[k] for k in rest}, **before}, {**rest, **now})
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, DamagedFile, KeyError, TypeError, ValueError):
         return None
     if "error" in held:
         return None
@@ -203,29 +206,42 @@ def compare(
     train: Train,
     command: list[str],
     runs: Path | None = None,
-    common: Sequence[str] = (),
+    base_command: Sequence[str] = (),
     launch: Launcher = locally,
 ) -> dict[str, Any]:
-    """Compute what is missing, cell by cell, and write comparison.json; returns what it holds.
+    """Compute the cells that are missing and write comparison.json after each; returns its content.
 
-    runs: where trainings live, <out>/runs by default; several comparisons may have them in common. common: the words
-    of the command line that ask for the full agent, to which a row's own flags are added.
+    Args:
+        variants: the full agent first, by the name FULL, then the others by name.
+        seeds: training seeds, from 0.
+        tasks: tasks per cell, from the start of the frozen list.
+        out: the comparison's folder.
+        train: trains one configuration.
+        command: the command line, for the record.
+        runs: the folder of training runs, which several comparisons can share; <out>/runs by default.
+        base_command: the command line of the full agent; the flags of a row are added to it.
+        launch: computes cells, here or elsewhere.
+
+    Raises:
+        UserError: the folder holds another comparison, or the disk refuses.
     """
     runs = runs or out / "runs"
     wanted = cells(variants, seeds, tasks)
     with disk_errors(out):
         (out / "cells").mkdir(parents=True, exist_ok=True)
     done = {cell.file: held for cell in wanted if (held := finished(cell, out)) is not None}
-    asked = {"seeds": seeds, "tasks": tasks, "full": digest(variants[FULL].config)}
+    key = {"seeds": seeds, "tasks": tasks, "full": digest(variants[FULL].config)}
 
     def table() -> dict[str, Any]:
         results = {name: [done[c.file] for c in wanted if c.name == name and c.file in done] for name in variants}
-        rows = summarise(variants, results, common) + earlier(out, asked, variants)
-        reference = [held["reference"] for held in results[FULL] if "reference" in held]
+        rows = summarise(variants, results, base_command) + earlier(out, key, variants)
+        reached = [held["reference"] for held in results[FULL] if "reference" in held]
         comparison = {
-            **{"command": command, "common": as_typed(common), **asked},
-            "reference": {k: float(np.mean([floor[k] for floor in reference])) for k in reference[0]}
-            if reference
+            "command": command,
+            "base_command": as_typed(base_command),
+            **key,
+            "reference": {name: float(np.mean([one[name] for one in reached])) for name in reached[0]}
+            if reached
             else {},
             "variants": rows,
         }
@@ -236,7 +252,7 @@ def compare(
     for cell, held in launch([c for c in wanted if c.file not in done], runs, train, command):
         write_durable(out / cell.file, json.dumps(held).encode())
         done[cell.file] = held
-        table()  # what is known so far, should the rest never come
+        table()  # after every cell, so that an interrupted comparison has a table
     comparison = table()
     if any("iqm" in row for row in comparison["variants"]):
         write_durable(out / "comparison.png", encode_png(picture(drawing.comparison(comparison["variants"]))))

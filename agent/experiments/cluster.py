@@ -1,8 +1,8 @@
 """Comparisons on a Ray cluster: trainings, evaluations and exploration as tasks, with the results of a local one.
 
-Nothing is assumed of the machines but that they have the same packages: the code and the run folders travel. A task
-whose worker or node is lost is started again by Ray; since everything random follows from the seed, it gives the same
-again. Runs and cells are written by the one who asked, as the local launcher writes them.
+The machines need the same packages and nothing else: the code and the run folders are sent to them. Ray starts a task
+again when its worker or node is lost; everything random follows from the seed, so the result is the same. The process
+that started the comparison writes runs and cells, as the local launcher does.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from agent.build import pick_device
 from agent.config import Config
 from agent.console import set_quiet, tell
 from agent.errors import UserError
-from agent.experiments import cells as ablate
-from agent.experiments.cells import Cell, Launcher, Train
+from agent.experiments.cells import Cell, Launcher, Train, acted, failure, to_train
 from agent.interaction.explore import explore_shard
 from agent.storage.files import write_durable
 
-RETRIES = 5  # of a task whose worker is lost
+RETRIES = 5
+"""How often a task is started again whose worker is lost."""
 
 
 Files = dict[str, bytes]
-"""A folder: names with slashes, and contents."""
+"""A folder: relative name -> content."""
 
 
 def pack(folder: Path, finished: bool = False) -> Files:
-    """All files below a folder; of a finished run, only those from which others act or go on."""
+    """All files of a folder; of a finished run, only those that acting and further training read."""
     names = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     if finished:
         kept = ("checkpoints/", "config.json", "summary.json", "versions.json")
@@ -42,7 +42,7 @@ def pack(folder: Path, finished: bool = False) -> Files:
 
 
 def unpack(files: Files, folder: Path) -> None:
-    """Write what `pack` read. The summary comes last: a run that has one is whole."""
+    """Write what `pack` read. The summary comes last, because a run with a summary counts as finished."""
     for name in sorted(files, key=lambda n: n == "summary.json"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def unpack(files: Files, folder: Path) -> None:
 
 
 def launcher() -> Launcher:
-    """The launcher of `ablate.compare` that asks a Ray cluster. UserError when ray is not installed or not reached."""
+    """The launcher for a Ray cluster. UserError when ray is not installed or the cluster cannot be reached."""
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -67,7 +67,7 @@ def launcher() -> Launcher:
 
 
 def _reached(address: str | None) -> None:
-    """UserError when nobody listens at host:port: Ray itself would wait for minutes."""
+    """UserError when no connection to host:port can be made: Ray itself would wait for minutes."""
     host, _, port = (address or "").rpartition(":")
     if not host or not port.isdigit() or "/" in host:
         return
@@ -78,7 +78,7 @@ def _reached(address: str | None) -> None:
 
 
 def on_ray(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """All cells as tasks; each waits for its trainings, and trainings that several cells need are done once."""
+    """All cells as tasks. Each waits for its trainings; a training that several cells need runs once."""
     import ray  # pyright: ignore[reportMissingImports]
     from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
@@ -91,10 +91,10 @@ def on_ray(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> It
         try:
             result = ray.get(ready)
         except RayError as error:
-            # Of a failed training every cell hears by itself.
+            # A failed training raises in every cell that waits for it, which is where it is reported.
             cause = getattr(error, "cause", None)
             if isinstance(what, Cell):
-                yield what, ablate.failure(what, cause if isinstance(cause, Exception) else error)
+                yield what, failure(what, cause if isinstance(cause, Exception) else error)
             continue
         if isinstance(what, Cell):
             tell(f"done: {what.name}, seed {what.config.seed}")
@@ -105,23 +105,23 @@ def on_ray(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> It
 
 
 def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> dict[Any, Cell | str]:
-    """Hand everything to Ray; what each pending result is: a cell, or the run folder of a training."""
+    """Submit all tasks to Ray; returns what each pending result is: a cell, or the run folder of a training."""
     import ray  # pyright: ignore[reportMissingImports]
 
     cpus = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
 
     def needs(config: Config) -> dict[str, Any]:
-        if config.threads > cpus:  # Ray would wait for such a machine without a word
+        if config.threads > cpus:  # Ray would wait for such a machine for ever, without a message
             asked = f"a cell needs {config.threads} CPUs, the largest machine of the cluster has {cpus:g}"
             raise UserError(f"{asked}: --set threads={max(1, int(cpus))}")
         gpus = int(pick_device(config.device).type == "cuda")  # auto means there what it means here
         return {"num_cpus": config.threads, "num_gpus": gpus, "max_retries": RETRIES}
 
-    worlds = dict(envs.SIMULATORS)  # with those that a script of the user's has registered
+    worlds = dict(envs.SIMULATORS)  # including those that a script of the user's has registered
     folders: dict[str, Any] = {}
     waiting: dict[Any, Cell | str] = {}
     for cell in todo:
-        newest, missing = ablate.to_train(cell, runs)
+        newest, missing = to_train(cell, runs)
         if newest is not None and newest not in folders:
             folders[newest] = ray.put(pack(runs / newest, finished=True))
         before: Any = folders[newest] if newest is not None else None
@@ -139,9 +139,9 @@ def submit(todo: list[Cell], runs: Path, train: Train, command: list[str]) -> di
 def train_there(
     train: Train, worlds: dict[str, Any], command: list[str], config: Config, before: Files | None, begun: Files
 ) -> Files:
-    """A training on whatever machine this is; its exploration is spread over all of them.
+    """One training, as a task; its exploration is distributed over the cluster.
 
-    before: the run of the first phases. begun: the run itself, as far as an interrupted training had come.
+    before: the run of the first phases. begun: the run itself, as an interrupted training has left it.
     """
     import ray  # pyright: ignore[reportMissingImports]
 
@@ -149,7 +149,7 @@ def train_there(
     set_quiet(True)
     explorer = ray.remote(num_cpus=1, max_retries=RETRIES)(explore_shard)
 
-    def spread(_: Any, shards: list[Any]) -> Iterator[Any]:
+    def map_fn(_: Any, shards: list[Any]) -> Iterator[Any]:
         return (ray.get(part) for part in [explorer.remote(shard) for shard in shards])
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -157,14 +157,14 @@ def train_there(
         if before is not None:
             unpack(before, after)
         unpack(begun, run)
-        train(config, run, command, resume_from=after if before is not None else None, map_fn=spread)
+        train(config, run, command, resume_from=after if before is not None else None, map_fn=map_fn)
         return pack(run)
 
 
 def act_there(worlds: dict[str, Any], cell: Cell, files: Files) -> dict[str, Any]:
-    """An evaluation on whatever machine this is."""
+    """One evaluation, as a task."""
     envs.SIMULATORS.update(worlds)
     set_quiet(True)
     with tempfile.TemporaryDirectory() as scratch:
         unpack(files, Path(scratch) / cell.runs[-1])
-        return ablate.acted(cell, Path(scratch))
+        return acted(cell, Path(scratch))

@@ -15,7 +15,7 @@ Change = Callable[[Config], Config]
 
 
 def where(applies: Callable[[Config], bool], change: Change) -> Change:
-    """A change that is made only where there is something to change."""
+    """A change that is made only to configurations to which it applies."""
     return lambda config: change(config) if applies(config) else config
 
 
@@ -36,25 +36,27 @@ def field(config: Any, path: str) -> Any:
             config = config.get(name, 1.0)
             continue
         if not dataclasses.is_dataclass(config):
-            raise UserError(f"{path!r} is not one field of the configuration: nothing is below the dot of .{name}")
+            raise UserError(f"{path!r} is not one field of the configuration: .{name} has no parent with fields")
         known = [f.name for f in dataclasses.fields(config)]
         if name not in known:
-            raise UserError(f"no field {path!r}{_meant(path)}; known here: {', '.join(known)}")
+            raise UserError(f"there is no field {path!r}{_meant(path)}; the fields here are {', '.join(known)}")
         config = getattr(config, name)
     return config
 
 
 def leaf(config: Any, path: str) -> Any:
-    """The value of a dotted field that is no group of others. UserError for one that is, or does not exist."""
+    """The value of a dotted field that is not a group of fields. UserError for a group, or no such field."""
     value = field(config, path)
     if dataclasses.is_dataclass(value):
-        raise UserError(f"{path!r} is not one field of the configuration: give a whole path, configurator.samples")
+        raise UserError(
+            f"{path!r} is not one field of the configuration: give a full path, such as configurator.samples"
+        )
     return value
 
 
 def _meant(path: str) -> str:
-    """A hint for a mistyped path, or for one with the right field in the wrong group."""
-    paths: dict[str, str] = {}  # last word -> path
+    """A hint for a mistyped path, or for a field that is in another group."""
+    paths: dict[str, str] = {}  # last word of the path -> path
     for group in dataclasses.fields(Config):
         inner = getattr(PRESETS["debug"](), group.name)
         for f in dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else ():
@@ -65,7 +67,7 @@ def _meant(path: str) -> str:
 
 
 def replaced(config: Any, path: str, value: Any) -> Any:
-    """The configuration with another value, or another whole part, at a dotted path."""
+    """The configuration with another value, or another group, at a dotted path."""
     name, _, rest = path.partition(".")
     if isinstance(config, Mapping):
         return {**config, name: value}
@@ -73,7 +75,7 @@ def replaced(config: Any, path: str, value: Any) -> Any:
 
 
 def together(*changes: Change) -> Change:
-    """One change after the other."""
+    """One change that makes several, in order."""
 
     def change(config: Config) -> Config:
         for one in changes:

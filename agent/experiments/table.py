@@ -1,9 +1,8 @@
-"""The table of a comparison: one row per variant, as numbers and in words."""
+"""The table of a comparison: one row per variant, as numbers and as text."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +11,18 @@ from typing import Any
 import numpy as np
 
 from agent.console import warn
+from agent.errors import DamagedFile
 from agent.evaluation.statistics import estimate, probability_of_improvement
 from agent.experiments.reuse import shared
 from agent.experiments.variants import FULL, Variant, changes
 from agent.report.text import as_typed, in_words, reference
+from agent.storage.files import read_json
 
 
 def summarise(
-    variants: dict[str, Variant], results: dict[str, list[dict[str, Any]]], common: Sequence[str] = ()
+    variants: dict[str, Variant], results: dict[str, list[dict[str, Any]]], base_command: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """One row per variant: success, difference to the full agent on the seeds that both have, cost in time."""
+    """One row per variant: success rate, difference to the full agent on the seeds that both have, times."""
     good = {name: {r["config"]["seed"]: r for r in rows if "error" not in r} for name, rows in results.items()}
     full, out = variants[FULL].config, []
     for name, variant in variants.items():
@@ -30,7 +31,7 @@ def summarise(
             "variant": name,
             "changes": changes(variants[FULL], variant),
             "flags": shlex.join(variant.flags),
-            "command": as_typed([*common, *variant.flags]),
+            "command": as_typed([*base_command, *variant.flags]),
             "n_seeds": len(mine),
             "failed": {r["config"]["seed"]: r["error"] for r in rows if "error" in r},
             "runs": [r["runs"][-1] for r in rows],
@@ -57,31 +58,31 @@ def summarise(
 
 
 def markdown(comparison: dict[str, Any]) -> str:
-    """The table for a page: the command of the full agent, and the flags that make each row of it."""
+    """The table for a page: the command of the full agent, and the flags of each row."""
     rows = [{**in_words(row), "flags": f"`{row['flags']}`" if row["flags"] else ""} for row in comparison["variants"]]
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [names, ["---"] * len(names), *([row.get(name, "").replace("|", "\\|") for name in names] for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    asked = f"`{comparison['common']}` and the flags of the row; {comparison['tasks']} tasks a seed."
-    return f"{asked} {reference(comparison)}".strip() + f"\n\n{table}\n"
+    command = f"`{comparison['base_command']}` and the flags of the row; {comparison['tasks']} tasks a seed."
+    return f"{command} {reference(comparison)}".strip() + f"\n\n{table}\n"
 
 
-def earlier(out: Path, asked: dict[str, Any], variants: dict[str, Variant]) -> list[dict[str, Any]]:
-    """Rows of other variants that earlier commands have left in the folder's table.
+def earlier(out: Path, key: dict[str, Any], variants: dict[str, Variant]) -> list[dict[str, Any]]:
+    """Rows of other variants, which earlier commands have written into the folder's table.
 
-    They stay in it when their seeds, tasks and full agent are those of now; their cells stay in any case.
+    They stay in the table when their seeds, tasks and full agent are the present ones; their cells stay in any case.
     """
     try:
-        before = json.loads((out / "comparison.json").read_text())
+        before = read_json(out / "comparison.json")
         rows = [row for row in before["variants"] if not (isinstance(row, dict) and row.get("variant") in variants)]
-        same = all(before.get(k) == v for k, v in asked.items())
-    except (OSError, AttributeError, KeyError, TypeError, ValueError):
+        same = all(before.get(k) == v for k, v in key.items())
+    except (OSError, DamagedFile, AttributeError, KeyError, TypeError):
         return []
     kept = [row for row in rows if same and _is_row(row)]
     if dropped := [str(row.get("variant")) for row in rows if isinstance(row, dict) and row not in kept]:
         warn(
-            f"{', '.join(dropped)} leave the table of {out}: they were computed with other seeds or tasks, or beside "
-            "another agent. Their cells are kept; ask for them in the same command to have them back."
+            f"the table of {out} loses the rows {', '.join(dropped)}: they were computed with other seeds, tasks or "
+            "another full agent. Their cells are kept; name these variants in the same command to see them again"
         )
     return kept
 

@@ -9,7 +9,6 @@ closing a second copy would leave the first without one, and its frames would st
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import re
 import traceback
@@ -29,7 +28,6 @@ from gymnasium.utils.env_checker import check_env
 
 from agent import config
 from agent.config import Config, options_of
-from agent.console import table, tell
 from agent.errors import UserError, nearest
 from agent.inspection import check_exploration, check_simulator
 from agent.inspection.finding import Finding
@@ -69,29 +67,6 @@ class CheckArguments:
     """Action blocks in a training episode (--collect.length)."""
     block: int = 4
     """Primitive actions in a block (--world-model.action-block)."""
-
-
-def command(arguments: list[str], as_json: bool, parse: Callable[..., Any], finish: Callable[..., None]) -> int:
-    """Check one environment and print the findings; 0 when it can be trained in, else 1."""
-    args = cast(CheckArguments, parse(CheckArguments, arguments, "run_agent.py check", CheckArguments.__doc__))
-    if min(args.steps, args.length, args.block) < 1 or args.seed < 0:
-        raise UserError("--steps, --length and --block must be 1 or more, and --seed 0 or more")
-    findings = check(args)
-    ok = all(f.result != "failed" for f in findings)
-    table(args.env, [{k: v for k, v in dataclasses.asdict(f).items() if k != "advice"} for f in findings])
-    for f in findings:
-        if f.advice:
-            tell(f"\n{f.result}: {f.check}: {f.found}\n  what to do: {f.advice}")
-    offers = capabilities(args)
-    if ok:
-        tell(f"\nThe agent can be trained in {args.env}. {commands_line(offers)}")
-    else:
-        tell(f"\nThe agent cannot be trained in {args.env}: fix the failed checks first")
-    works = [name for name, needs in COMMANDS.items() if ok and needs <= offers]
-    finish(
-        {"env": args.env, "ok": ok, "commands": works, "findings": [dataclasses.asdict(f) for f in findings]}, as_json
-    )
-    return 0 if ok else 1
 
 
 def capabilities(args: CheckArguments) -> frozenset[str]:

@@ -155,7 +155,7 @@ def _plans(agent: Agent, view: View, decision: Decision, probe: Tensor, count: i
     ):
         return None
     chosen, candidates = decision.plan, decision.candidates
-    assert len(candidates.energy) == len(chosen.energy), "all recorded episodes plan at the same moments"
+    assert decision.rows is not None and len(decision.rows) == len(chosen.energy), "all episodes plan at once"
     picked = [spread(candidates.energy[e], float(chosen.energy[e]), ALTERNATIVES) for e in range(len(chosen.energy))]
     most = max(len(p) for p in picked)
     index = torch.stack([torch.cat([p, p.new_zeros(most - len(p))]) for p in picked])

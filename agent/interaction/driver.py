@@ -11,6 +11,7 @@ Shapes: E environments, A action.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,7 @@ def drive(
         options: of the first reset.
     """
     mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+    own = getattr(envs, "copy", False)  # whether every observation is an array of its own
     observation, info = envs.reset(seed=seed, options=options)
     first, done = np.ones(envs.num_envs, bool), np.zeros(envs.num_envs, bool)
     listeners = list(listeners)
@@ -86,7 +88,7 @@ def drive(
         if mode == AutoresetMode.DISABLED and done.any():
             observation, info = envs.reset(options={"reset_mask": done})
             first, done = done, np.zeros_like(done)
-        moment = Moment(observation, first, info)
+        moment = Moment(observation if own else copy.deepcopy(observation), first, info)
         action, decision = act(moment)
         observation, reward, terminated, truncated, info = envs.step(action)
         resets = done if mode == AutoresetMode.NEXT_STEP else np.zeros_like(done)

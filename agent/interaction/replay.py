@@ -193,7 +193,8 @@ class Pieces:
 
     def _write(self, observation: Any, info: dict[str, Any], rows: NDArray, at: NDArray) -> None:
         for name, x in _named(observation, info).items():
-            self._frames[name][np.flatnonzero(rows), at] = x[rows]
+            if name in self._frames:  # an info need not hold at every step what it held at the first one
+                self._frames[name][np.flatnonzero(rows), at] = x[rows]
 
     def _finish(self, full: NDArray[np.bool_], step: Transition) -> None:
         if full.all():  # the usual case of simulators: hand over the buffers, the next piece gets new ones

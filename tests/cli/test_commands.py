@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import run_agent
 from agent.build import setup
 from agent.cli import train as commands
 from agent.config import Config, from_dict, options_of
-from agent.console import set_quiet
 from agent.presets import PRESETS, debug
 from agent.storage.checkpoint import checkpoint_steps
 from tests.helpers import tiny, train_tiny
@@ -24,29 +22,6 @@ KEYS = {
     "seed",
     "env_steps", "train_wall_seconds", "train_cpu_seconds",
 }  # fmt: skip
-
-
-@pytest.fixture
-def call(capfd):
-    """Run a command: (exit code, standard output, standard error). Any other way out than an exit fails the test."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        capfd.readouterr()
-        try:
-            code = run_agent.main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else (0 if stop.code is None else 1)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    yield run
-    set_quiet(False)
-
-
-@pytest.fixture
-def run_folder(trained_run, tmp_path) -> Path:
-    """A copy of the trained run, to write into."""
-    return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 # Mistakes
@@ -67,7 +42,7 @@ def run_folder(trained_run, tmp_path) -> Path:
         (["evaluate"], ["run"]),
         (["evaluate", "nowhere/at_all"], ["nowhere/at_all"]),
         (["imagine", "nowhere/at_all"], ["nowhere/at_all"]),
-        (["check"], ["world"]),
+        (["check"], ["environment"]),
     ],
 )
 def test_a_mistake_is_named_in_one_message(call, tmp_path, monkeypatch, arguments, words):
@@ -145,7 +120,7 @@ def test_a_policy_that_was_never_trained_cannot_be_evaluated(call, tmp_path):
     train_tiny(tiny(), tmp_path / "run", stop_at=12)
     (tmp_path / "run" / "summary.json").unlink()  # as a training that is killed leaves it
     code, _, err = call("evaluate", tmp_path / "run", "--mode", 1)
-    assert code == 2 and "no policy" in err and "not been trained to its end" in err
+    assert code == 2 and "no trained policy" in err and "is not finished" in err
 
 
 def test_no_command_and_help(call):
@@ -168,7 +143,7 @@ def test_interruption_is_130(call, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "train", interrupted)
+    monkeypatch.setattr(commands, "run", interrupted)
     code, _, err = call("train", "debug")
     assert code == 130 and "same command" in err
 
@@ -322,7 +297,7 @@ def test_absent_fields_take_their_defaults_and_unknown_ones_are_refused():
     "values",
     [
         {"seed": "1"}, {"seed": True}, {"seed": 1.5}, {"env": 3}, {"env_options": {"l": "u"}}, {"env_options": [1]},
-        {"learn": {"clip": "x"}}, {"configurator": {"planner": "cek"}}, {"planner": {"action_repeat": 1.5}},
+        {"learn": {"clip": "x"}}, {"configurator": {"mode": 3}}, {"planner": {"action_repeat": 1.5}},
         {"cost": []},
     ],
 )  # fmt: skip

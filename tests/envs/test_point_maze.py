@@ -96,7 +96,7 @@ def test_senses_only_what_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("layout", NAMES)
-def test_slots_are_scaled_and_measure_distance_alike_in_both_axes(layout: str) -> None:
+def test_proprio_is_scaled_and_measures_distance_alike_in_both_axes(layout: str) -> None:
     world = PointMaze(layout)
     x, y = world.proprio[:2]
     assert x.is_goal and y.is_goal and x.scale == y.scale and not any(s.is_goal for s in world.proprio[2:])
@@ -312,14 +312,14 @@ def test_same_seed_same_draws() -> None:
 
 
 @pytest.mark.parametrize("layout", NAMES)
-def test_oracle_solves_and_greedy_does_not(layout: str) -> None:
+def test_expert_solves_and_greedy_does_not(layout: str) -> None:
     world = PointMaze(layout)
-    oracle, greedy = solved(world, world.expert_action), solved(world, world.greedy_action)
-    assert oracle >= 0.95
-    assert 0.05 < greedy < oracle - 0.2
+    expert, greedy = solved(world, world.expert_action), solved(world, world.greedy_action)
+    assert expert >= 0.95
+    assert 0.05 < greedy < expert - 0.2
 
 
-def test_oracle_stays_at_the_goal() -> None:
+def test_expert_stays_at_the_goal() -> None:
     world = PointMaze("u")
     tasks = world.sample_tasks(np.random.default_rng(0), 20)
     states = tasks.start

@@ -6,7 +6,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from agent.evaluation.evaluate import reference as reference_controllers
+from agent.evaluation import evaluate
+from agent.interaction.environment import of_simulator
 from envs.api import Simulator, Tasks
 from envs.two_rooms import DOOR_Y, MARGIN, WALL_X, TwoRooms
 
@@ -180,11 +181,12 @@ def test_walls_hold():
     assert passed > 200, "the test is of no use when nothing passes"
 
 
-def test_floors():
+def test_reference_controllers():
     """Random actions fail, the straight line solves a third, knowing the door solves all."""
     for random_wall in (False, True):
         world = TwoRooms(random_wall)
-        shares = reference_controllers(world, world.sample_tasks(np.random.default_rng(4), 200), 200, 0)
+        tasks = world.sample_tasks(np.random.default_rng(4), 200)
+        shares = evaluate.reference(of_simulator("TwoRooms-v0", world), tasks, 200, 0)
         assert shares["expert"] == 1.0
         assert 0.3 <= shares["greedy"] <= 0.5
         assert shares["random"] < 0.05
@@ -282,7 +284,7 @@ def test_factors_map_and_protocol():
     assert np.array_equal(world.to_map(world.positions(states)), states[:, :2])
 
 
-def test_oracle_and_greedy_stay_within_the_limit():
+def test_expert_and_greedy_stay_within_the_limit():
     world = TwoRooms(True)
     tasks: Tasks = world.sample_tasks(np.random.default_rng(11), 500)
     for control in (world.expert_action, world.greedy_action):

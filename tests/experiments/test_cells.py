@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import run_agent
-from agent.agent import Agent
+from agent.build import load, tensors
 from agent.cli import ablate as commands
 from agent.config import check, options_of
 from agent.errors import UserError
@@ -20,7 +20,7 @@ from agent.experiments import cells as ablate
 from agent.experiments.cells import cells, compare, finished
 from agent.experiments.reuse import digest, shared, trainings
 from agent.experiments.variants import ABLATIONS, FULL, PLACEBOS, Variant, setting, variants, varied
-from agent.interaction.environment import make_simulator
+from agent.interaction.environment import open_environment
 from agent.learning.train import train_run
 from agent.presets import PRESETS, point_maze, two_rooms
 from modules.types import State
@@ -36,8 +36,8 @@ def small(monkeypatch: pytest.MonkeyPatch):
 
 def test_every_ablation_changes_an_agent_that_has_everything():
     weights = dataclasses.replace(two_rooms().losses, temporal=1.0, within_episode=1.0)
-    acting = dataclasses.replace(two_rooms().configurator, effort_weight=1.0, contact_weight=1.0)
-    everything = dataclasses.replace(point_maze(), losses=weights, configurator=acting)
+    drives = dataclasses.replace(point_maze().cost, drives=("goal", "effort", "contact"))
+    everything = dataclasses.replace(point_maze(), losses=weights, cost=drives)
     changed = {name: change(everything) for name, change in ABLATIONS.items()}
     idle = {name for name, config in changed.items() if config == everything}
     assert idle == {"sigreg"}, "which vicreg stands in for"
@@ -65,11 +65,11 @@ def test_what_a_variant_is_trained_for_fits_the_agent_that_acts(tmp_path: Path):
             except (ValueError, UserError):
                 continue
             cell = cells({FULL: Variant(full), "other": Variant(variant)}, 1, 1)[1]
-            weights = {k: v.shape for k, v in born(cell.trainings[-1])[0].tensors().items()}
-            assert weights == {k: v.shape for k, v in born(cell.acting)[0].tensors().items()}, f"{group}.{f.name}"
+            weights = {k: v.shape for k, v in tensors(born(cell.trainings[-1])[0]).items()}
+            assert weights == {k: v.shape for k, v in tensors(born(cell.acting)[0]).items()}, f"{group}.{f.name}"
 
 
-def test_every_sham_changes_an_agent_in_its_own_way():
+def test_every_placebo_changes_an_agent_in_its_own_way():
     full = two_rooms()
     changed = {digest(change(full)) for change in PLACEBOS.values()}
     assert len(changed) == len(PLACEBOS) and digest(full) not in changed
@@ -82,11 +82,11 @@ def test_an_agent_without_a_module_still_lives(make, name: str, tmp_path: Path):
     config = ABLATIONS[name](make())
     before = None
     for number, training in enumerate(trainings(config, make())):
-        train_run(training, tmp_path / str(number), [], after=before)
+        train_run(training, tmp_path / str(number), [], resume_from=before)
         before = tmp_path / str(number)
-    agent = Agent.load(before, "cpu", config)
-    simulator = make_simulator(config.env, options_of(config))
-    found, _ = evaluate(agent, simulator, 8, 2)
+    assert before is not None
+    agent = load(before, "cpu", config)
+    found, _ = evaluate(agent, open_environment(config.env, options_of(config)), 8, 2)
     assert 0 <= found["success"] <= 1
     if name == "world-model":
         state = State(torch.randn(2, agent.perception.latent_size), torch.randn(2, agent.perception.proprio_size))
@@ -138,9 +138,9 @@ def test_a_training_in_stages_gives_the_weights_of_one_in_one_piece(tmp_path: Pa
     train_run(whole, tmp_path / "whole", [])
     before = None
     for number, config in enumerate(trainings(ABLATIONS["mode2"](full), full)):
-        train_run(config, tmp_path / str(number), [], after=before)
+        train_run(config, tmp_path / str(number), [], resume_from=before)
         before = tmp_path / str(number)
-    one, other = (Agent.load(tmp_path / name).tensors() for name in ("whole", "2"))
+    one, other = (tensors(load(tmp_path / name)) for name in ("whole", "2"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
@@ -158,16 +158,16 @@ def test_values_of_a_sweep_have_the_type_of_their_field():
         (["small", "--without", "critc"], "did you mean 'critic'"),
         (["small", "--vary", "seed=5,6"], "--seeds says how many"),
         (["small", "--set", "seed=5"], "--seeds says how many"),
-        (["small", "--vary", "env=TwoRoomsRandom-v0"], "different worlds"),
-        (["small", "--diagnose", "--set", "configurator.planner=gradient"], "without gradients"),
+        (["small", "--vary", "env=TwoRoomsRandom-v0"], "different environments"),
+        (["small", "--diagnose", "--set", "configurator.planner=gradient"], "no gradients"),
         (["smal"], "did you mean 'small'"),
-        (["small", "--against", "point_maze"], "another world"),
+        (["small", "--against", "point_maze"], "another environment"),
         (["small", "--vary", "configurator.sampels=4"], "did you mean 'configurator.samples'"),
         (["small", "--vary", "planner.sample=4"], "did you mean 'configurator.samples'"),
         (["small", "--vary", "memory.capacity=-1"], "expected capacity >= 0"),
         (["small", "--vary", "memory.capacity=abc"], "where int is expected"),
         (["small", "--set", "planner.action_repeat=0"], "--set planner.action_repeat=0"),
-        (["small", "--without", "mode2", "--set", "learn.policy_steps=0"], "there is no policy"),
+        (["small", "--without", "mode2", "--set", "learn.policy_steps=0"], "does not train"),
         (["small", "--vary", "configurator.samples=4", "--vary", "configurator.horizon=4"], "--vary is given twice"),
         (["small", "--vary", "configurator=4"], "not one field"),
         (["small", "--vary", "seed.x=4"], "not one field"),
@@ -190,11 +190,11 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     chosen = variants(small, ["critic", "warm-start"], vary=["configurator.samples=4"])
     trained: list[Path] = []
 
-    def train(config, folder, command, after):
+    def train(config, folder, command, resume_from):
         trained.append(folder)
-        return train_run(config, folder, command, after=after)
+        return train_run(config, folder, command, resume_from=resume_from)
 
-    first = compare(chosen, 2, 3, tmp_path, train, ["me"], common=["me", "--seeds", "2"])
+    first = compare(chosen, 2, 3, tmp_path, train, ["me"], base_command=["me", "--seeds", "2"])
     assert len(trained) == 4, "two seeds: a world model, on which all go on, and a critic"
     rows = {row["variant"]: row for row in first["variants"]}
     assert list(rows) == [FULL, "without critic", "without warm-start", "configurator.samples=4"]
@@ -212,7 +212,7 @@ def test_a_comparison_end_to_end_and_again(small, tmp_path: Path, capsys):
     assert "`--vary configurator.samples=4`" in table and len(table.splitlines()) == 4 + len(rows)
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert rows["configurator.samples=4"]["command"] == "me --seeds 2 --vary configurator.samples=4"
-    again = compare(chosen, 2, 3, tmp_path, train, ["me"], common=["me", "--seeds", "2"])
+    again = compare(chosen, 2, 3, tmp_path, train, ["me"], base_command=["me", "--seeds", "2"])
     assert len(trained) == 4 and again == first
     compare(chosen, 2, 2, tmp_path / "other", train, ["me"], runs=tmp_path / "runs")
     assert len(trained) == 4, "other tasks, the same weights"
@@ -229,11 +229,11 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
 
     tried: list[Path] = []
 
-    def train(config, folder, command, after):
+    def train(config, folder, command, resume_from):
         tried.append(folder)
         if not config.losses.multi_step:
             raise UserError("out of luck")
-        return train_run(config, folder, command, after=after)
+        return train_run(config, folder, command, resume_from=resume_from)
 
     rows = compare(chosen, 1, 2, tmp_path, train, [])["variants"]
     assert len(tried) == 3, "what failed is not tried again for the next variant"
@@ -244,11 +244,12 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(small, tmp_path: Path):
     assert not rows[1]["failed"] and rows[1]["n_seeds"] == 1
 
 
-def test_a_part_that_is_not_there_is_left_out_of_the_table_with_a_remark(small, capsys):
+def test_an_inactive_part_has_no_row_and_a_warning(small, capsys):
     found = variants(small, ["temporal", "critic"], placebo=["critic-labels"], settings=["learn.critic_steps=0"])
     assert list(found) == [FULL], "no temporal term, and with that setting no critic either"
     said = capsys.readouterr().err
-    assert "no temporal" in said and "no critic" in said and "no critic-labels" in said
+    for name in ("temporal", "critic", "critic-labels"):
+        assert f"{name} is inactive in this configuration; row skipped" in said
 
 
 def test_commands_add_to_a_table_and_never_replace_another(small, tmp_path: Path):
@@ -268,7 +269,7 @@ def test_rows_of_another_question_leave_the_table(small, tmp_path: Path, capsys)
     compare(asked[0], 2, 2, tmp_path, train_run, [])
     rows = compare(asked[1], 1, 2, tmp_path, train_run, [])["variants"]
     assert [row["variant"] for row in rows] == [FULL, "without warm-start"], "the full agent has one seed now"
-    assert "without critic leave the table" in capsys.readouterr().err.replace("\n", " ")
+    assert "loses the rows without critic" in capsys.readouterr().err.replace("\n", " ")
     rows = compare(variants(small, ["critic", "warm-start"]), 2, 2, tmp_path, train_run, [])["variants"]
     assert [row["n_seeds"] for row in rows] == [2, 2, 2]
     found = json.loads((tmp_path / "comparison.json").read_text())
@@ -358,6 +359,6 @@ def test_the_four_cells(small, tmp_path: Path):
 def test_the_full_agent_alone_is_a_table_with_a_remark_and_the_command_that_was_given(small, tmp_path: Path, capsys):
     arguments = [small, "--seeds", "1", "--tasks", "2", "--out", str(tmp_path / "out")]
     for program, said in (("run_agent.py", "python run_agent.py ablate small"), ("ami", "ami ablate small")):
-        assert commands.ablate(arguments, [program, "ablate", *arguments]) == 0
-        assert "no change was asked for" in capsys.readouterr().err
-        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["common"].startswith(said)
+        assert commands.run(commands.parse(arguments, program), [program, "ablate", *arguments]) == 0
+        assert "there is nothing to compare" in capsys.readouterr().err
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["base_command"].startswith(said)

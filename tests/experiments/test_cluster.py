@@ -54,15 +54,15 @@ def test_a_lost_machine_changes_nothing(machines, monkeypatch, tmp_path: Path):
     doomed = machines.add_node(num_cpus=1)
     name_of_doomed = doomed.node_id
 
-    def train(config, folder, command, after=None, spread=map):
-        if spread is not map:
+    def train(config, folder, command, resume_from=None, map_fn=map):
+        if map_fn is not map:
             node = ray.get_runtime_context().get_node_id()
             (marks / f"{node}-{time.time_ns()}").touch()
             if node == name_of_doomed:
                 time.sleep(120)  # it is lost before that
         if config.losses.temporal:
             raise UserError("out of luck")
-        return train_run(config, folder, command, after=after, spread=spread)
+        return train_run(config, folder, command, resume_from=resume_from, map_fn=map_fn)
 
     def lose() -> None:
         while not list(marks.glob(f"{name_of_doomed}-*")):

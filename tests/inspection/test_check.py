@@ -167,7 +167,8 @@ def world(request: pytest.FixtureRequest):
 
 
 def run(*arguments: str) -> int:
-    return commands.check(list(arguments), ["run_agent.py"])
+    set_quiet("--json" in arguments)
+    return commands.run(commands.parse(list(arguments), "check"), [])
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Promises of agent/imagine.py and agent/drawing.py: every picture is there and shows what it says."""
+"""Promises of the pictures of imagination: every picture is there and shows what it says."""
 
 import dataclasses
 import io
@@ -10,18 +10,17 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from agent.agent import Agent
 from agent.config import Config
 from agent.drawing import colours, frames
 from agent.drawing.colours import DARK, GREEN, RED
 from agent.drawing.frames import BORDER, BOUNDARY, GAP, HEAD, LABEL, SEEN
 from agent.errors import UserError
 from agent.inspection import imagination, latent_map, plans
-from agent.interaction.environment import actions_of, make_simulator, senses_of
 from agent.presets import debug
 from agent.storage.run import Run
 from modules import decoder, perception, world_model
 from modules.types import State
+from tests.helpers import born
 
 PICTURES = ("rollout.gif", "rollout.png", "plans.png", "latent_error.png", "latent_map.png")
 FILES = [f"imagination/{name}" for name in (*PICTURES, "numbers.json")]
@@ -42,12 +41,6 @@ def rooms_random() -> Config:
     return dataclasses.replace(debug(), env="TwoRoomsRandom-v0")
 
 
-def born(config: Config):
-    torch.set_num_threads(1)
-    simulator = make_simulator(config.env, {})
-    return Agent.build(config, senses_of(simulator), actions_of(simulator)), simulator
-
-
 @pytest.fixture(scope="module")
 def rooms():
     config = debug()
@@ -56,8 +49,8 @@ def rooms():
 
 @pytest.fixture(scope="module")
 def shown(rooms):
-    agent, simulator, config = rooms
-    return imagination.pictures(agent, config, simulator, episodes=2, horizon=5, seed=3)
+    agent, environment, config = rooms
+    return imagination.pictures(agent, config, environment, episodes=2, horizon=5, seed=3)
 
 
 def start(folder: Path, config: Config) -> Run:
@@ -74,9 +67,9 @@ def frame_at(strip, column: int, row: int, side: int):
 @pytest.mark.parametrize("make", [debug, rooms_random, maze])
 def test_all_files_exist_and_open(make, tmp_path):
     config = make()
-    agent, simulator = born(config)
+    agent, environment = born(config)
     with start(tmp_path / "run", config) as run:
-        result = imagination.imagine(agent, config, simulator, run, episodes=2, horizon=3, seed=0)
+        result = imagination.imagine(agent, config, environment, run, episodes=2, horizon=3, seed=0)
     assert result["files"] == FILES
     assert json.loads((tmp_path / "run" / FILES[-1]).read_text())["latent_map"]["points"]
     for name in FILES[:-1]:
@@ -114,8 +107,8 @@ def test_the_strip_draws_the_boundary_between_seen_and_imagined(shown):
 
 
 def test_the_strip_shows_the_true_frames_and_the_decoded_states(rooms, shown):
-    agent, simulator, config = rooms
-    data = imagination.held_out(config, simulator, imagination.EPISODES, SEEN - 1 + 5, (3, 2))
+    agent, environment, config = rooms
+    data = imagination.held_out(config, environment, imagination.EPISODES, SEEN - 1 + 5, (3, 2))
     side = 2 * 65 + 2 * BORDER
     inside = slice(BORDER, -BORDER, 2)
     real = frames.to_rgb(data.pixels[0].numpy())
@@ -134,8 +127,8 @@ def test_the_strip_shows_the_true_frames_and_the_decoded_states(rooms, shown):
 
 
 def test_error_curves_equal_an_independent_computation(rooms, shown):
-    agent, simulator, config = rooms
-    data = imagination.held_out(config, simulator, imagination.EPISODES, SEEN - 1 + 5, (3, 2))
+    agent, environment, config = rooms
+    data = imagination.held_out(config, environment, imagination.EPISODES, SEEN - 1 + 5, (3, 2))
     everyone = torch.arange(imagination.EPISODES)
 
     def encode(moment):
@@ -159,19 +152,19 @@ def test_error_curves_equal_an_independent_computation(rooms, shown):
 
 
 def test_position_error_of_persistence_is_how_far_the_agent_really_went():
-    """The maze's proprio hold the position, so that the probe's reading is all but exact."""
+    """The maze's proprio holds the position, so that the probe's reading is all but exact."""
     config = maze()
-    agent, simulator = born(config)
-    numbers = imagination.pictures(agent, config, simulator, 1, 4, 0).numbers
-    data = imagination.held_out(config, simulator, imagination.EPISODES, SEEN - 1 + 4, (0, 2))
+    agent, environment = born(config)
+    numbers = imagination.pictures(agent, config, environment, 1, 4, 0).numbers
+    data = imagination.held_out(config, environment, imagination.EPISODES, SEEN - 1 + 4, (0, 2))
     went = np.linalg.norm(data.positions[:, SEEN:] - data.positions[:, SEEN - 1 : SEEN], axis=-1).mean(0)
     assert numbers["position_error"]["persistence"] == pytest.approx(went, rel=0.02)
     assert max(numbers["position_error"]["probe"]) < 0.02
 
 
 def test_a_perfect_model_has_no_error_and_a_useless_one_is_persistence(rooms):
-    agent, simulator, config = rooms
-    rollout = imagination.roll(agent, config, simulator, 4, 0)
+    agent, environment, config = rooms
+    rollout = imagination.roll(agent, config, environment, 4, 0)
     perfect = imagination.errors(dataclasses.replace(rollout, imagined=rollout.state[:, SEEN:]))
     assert perfect["ratio_persistence"] == perfect["ratio_shuffled"] == 0
     still = rollout.state[:, SEEN - 1 : SEEN]
@@ -181,17 +174,17 @@ def test_a_perfect_model_has_no_error_and_a_useless_one_is_persistence(rooms):
 
 def test_maze_frames_show_the_ball_where_it_is():
     config = maze()
-    agent, simulator = born(config)
+    agent, environment = born(config)
     with torch.no_grad():
-        rollout = imagination.roll(agent, config, simulator, 2, 0)
-        real, imagined = imagination.frames(agent, simulator, rollout, 3)
+        rollout = imagination.roll(agent, config, environment, 2, 0)
+        real, imagined = imagination.frames(agent, environment.view, rollout, 3)
     assert real.shape == imagined.shape and real.shape[:2] == (3, SEEN + 2)
     for n in range(3):
         for t in range(SEEN + 2):
             red = np.argwhere((real[n, t, ..., 0] > 150) & (real[n, t, ..., 1] < 110))
-            row, column = red.mean(0) * simulator.render_map().shape[0] / real.shape[2]
-            assert np.linalg.norm((column, row) - simulator.to_map(rollout.data.positions[n, t][None])[0]) < 3
-    # What it sees, it knows: the proprio are copied.
+            row, column = red.mean(0) * environment.view.render_map(rollout.data.states[n, 0]).shape[0] / real.shape[2]
+            assert np.linalg.norm((column, row) - environment.view.to_map(rollout.data.positions[n, t][None])[0]) < 3
+    # What it sees, it knows: proprio is copied.
     assert np.abs(real[:, :SEEN].astype(int) - imagined[:, :SEEN]).mean() < 1
 
 
@@ -212,34 +205,35 @@ def test_rejected_plans_are_spread_over_their_energies():
 
 def test_a_plan_that_is_executed_follows_the_world():
     config = maze()
-    _, simulator = born(config)
+    _, environment = born(config)
+    simulator, view = environment.truth, environment.view
     start_state = simulator.sample_tasks(np.random.default_rng(0), 1).start
     actions = torch.rand(2, 3, 2)
-    path = plans.execute(simulator, start_state[0], actions)
+    path = plans.execute(simulator, view, start_state[0], actions)
     state = start_state
     for k in range(6):
         state = simulator.step(state, actions.flatten(0, 1).numpy()[k : k + 1], None)
     assert path.shape == (7, 2)
-    assert np.array_equal(path[0], simulator.to_map(start_state[:, :2])[0])
-    assert np.array_equal(path[-1], simulator.to_map(state[:, :2])[0])
+    assert np.array_equal(path[0], view.to_map(start_state[:, :2])[0])
+    assert np.array_equal(path[-1], view.to_map(state[:, :2])[0])
 
 
 def test_pictures_depend_on_the_seed_only(rooms, shown):
-    agent, simulator, config = rooms
-    agent.actor.generator.manual_seed(99)
+    agent, environment, config = rooms
+    agent.generator.manual_seed(99)
     torch.manual_seed(7)
-    before = agent.actor.generator.get_state(), torch.get_rng_state()
-    again = imagination.pictures(agent, config, simulator, episodes=2, horizon=5, seed=3)
+    before = agent.generator.get_state(), torch.get_rng_state()
+    again = imagination.pictures(agent, config, environment, episodes=2, horizon=5, seed=3)
     assert again.numbers == shown.numbers and np.array_equal(again.strip, shown.strip)
     # A training that is looked at goes on as if it had not been.
-    assert torch.equal(agent.actor.generator.get_state(), before[0]) and torch.equal(torch.get_rng_state(), before[1])
+    assert torch.equal(agent.generator.get_state(), before[0]) and torch.equal(torch.get_rng_state(), before[1])
 
 
 @pytest.mark.parametrize(("flag", "value"), [("horizon", 0), ("horizon", 129), ("episodes", 0), ("episodes", 17)])
 def test_more_than_can_be_shown_is_refused(rooms, flag, value):
-    agent, simulator, config = rooms
+    agent, environment, config = rooms
     with pytest.raises(UserError, match=f"--{flag} {value}"):
-        imagination.pictures(agent, config, simulator, **{flag: value})
+        imagination.pictures(agent, config, environment, **{flag: value})
 
 
 def test_long_horizons_skip_columns_but_keep_the_last():
@@ -250,8 +244,8 @@ def test_long_horizons_skip_columns_but_keep_the_last():
 
 
 def test_one_imagined_step_can_be_drawn(rooms):
-    agent, simulator, config = rooms
-    shown = imagination.pictures(agent, config, simulator, 1, 1)
+    agent, environment, config = rooms
+    shown = imagination.pictures(agent, config, environment, 1, 1)
     assert len(shown.film) == SEEN + 1 and shown.numbers["horizon"] == 1
 
 
@@ -259,10 +253,10 @@ def test_one_imagined_step_can_be_drawn(rooms):
 def test_tensorboard_gets_the_same_pictures(rooms, tmp_path, decoded):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    agent, simulator, config = rooms
+    agent, environment, config = rooms
     with start(tmp_path / "run", config) as run:
         run.resume()
-        imagination.to_tensorboard(agent, config, simulator, run, 12, decoded)
+        imagination.to_tensorboard(agent, config, environment, run, 12, decoded)
     reader = EventAccumulator(str(tmp_path / "run" / "tb"), size_guidance={"images": 0})
     reader.Reload()
     tags = {f"imagination/{name}": "PNG" for name in ("plans", "latent_error", "latent_map")}

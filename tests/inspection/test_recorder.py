@@ -14,27 +14,35 @@ import pytest
 from PIL import Image
 
 from agent.agent import Agent
-from agent.cli.common import load_run, simulator_of
+from agent.build import load
 from agent.config import Config
-from agent.evaluation.evaluate import evaluate, run_agent
+from agent.evaluation.evaluate import acting, evaluate, run_agent
 from agent.evaluation.tasks import task_list
-from agent.inspection import imagination as imagine
+from agent.inspection import imagination
 from agent.inspection.recorder import RECALLED, Recorder, sheet
+from agent.interaction.environment import Environment, open_environment
 from agent.storage.recording import check
 from tests.helpers import born, tiny, tiny_maze
 
 
-def recorded(agent: Agent, config: Config, simulator: Any, mode: int = 2, episodes: int = 2) -> dict[str, Any]:
-    tasks, _ = task_list(simulator, episodes)
-    recorder = Recorder(agent, simulator, tasks, imagine.probe_of(agent, config, simulator, 0))
-    _, raw = evaluate(agent, simulator, 8, 3, {"mode": mode}, watch=recorder)
+def recorder_of(agent: Agent, config: Config, environment: Environment, episodes: int = 2) -> Recorder:
+    assert environment.goals is not None
+    tasks, _ = task_list(environment.goals, episodes)
+    return Recorder(environment, tasks, imagination.probe_of(agent, config, environment, 0))
+
+
+def recorded(agent: Agent, config: Config, environment: Environment, mode: int = 2) -> dict[str, Any]:
+    recorder = recorder_of(agent, config, environment)
+    _, raw = evaluate(agent, environment, 8, 3, {"mode": mode}, watch=recorder.attach)
     return recorder.recording(raw.steps.tolist())
+
+
+ROOMS = open_environment("TwoRooms-v0", {})
 
 
 @pytest.fixture(scope="module")
 def recording(trained_run) -> dict[str, Any]:
-    config, agent, _ = load_run(trained_run, "cpu", 1)
-    return recorded(agent, config, simulator_of(config))
+    return recorded(load(trained_run, "cpu"), tiny(), ROOMS)
 
 
 def size(sheet: str) -> tuple[int, int]:
@@ -45,7 +53,7 @@ def test_a_recording_is_json_and_passes_its_own_check(recording):
     check(json.loads(json.dumps(recording, allow_nan=False)))
 
 
-def test_every_moment_has_a_thought_and_a_frame(recording):
+def test_every_moment_has_a_decision_and_a_frame(recording):
     for episode in recording["episodes"]:
         assert len(episode["moments"]) == 8 and episode["steps"] == -1
         width, height = episode["frame_size"]
@@ -77,11 +85,12 @@ def test_memory_recalls_what_was_like_this(recording):
 
 
 def test_an_episode_ends_at_its_goal():
-    agent, simulator = born(tiny())
-    tasks, _ = task_list(simulator, 2)
+    agent, environment = born(tiny())
+    recorder = recorder_of(agent, tiny(), environment)
+    tasks = recorder.tasks
     tasks.start[0] = tasks.goal[0]
-    recorder = Recorder(agent, simulator, tasks, imagine.probe_of(agent, tiny(), simulator, 0))
-    result = run_agent(agent, simulator, tasks, 8, 0, watch=recorder)
+    acts, _ = acting(agent, environment, 8)
+    result = run_agent(acts, tasks, 8, 0, listener=recorder.attach(acts.agent))
     first, second = recorder.recording(result.steps.tolist())["episodes"]
     assert first["steps"] == len(first["moments"]) - 1 < 8 == len(second["moments"]) and second["steps"] == -1
 
@@ -89,27 +98,27 @@ def test_an_episode_ends_at_its_goal():
 def test_what_is_recorded_is_the_evaluation_itself(trained_run):
     """The same noise and the same search: the episode in the player is the one in the table."""
     config, agent, _ = load_run(trained_run, "cpu", 1)
-    simulator = simulator_of(config)
-    tasks, _ = task_list(simulator, 2)
-    plain, raw = evaluate(agent, simulator, 8, 3)
-    recorder = Recorder(agent, simulator, tasks, imagine.probe_of(agent, config, simulator, 0))
-    watched, seen = evaluate(agent, simulator, 8, 3, watch=recorder)
-    assert plain["task_steps"] == watched["task_steps"] and (raw.path == seen.path).all()
+    at: list[np.ndarray] = []
+    plain, raw = evaluate(agent, ROOMS, 8, 3, watch=lambda _: lambda step: at.append(step.moment.info["state"]))
+    recorder = recorder_of(agent, config, ROOMS)
+    watched, seen = evaluate(agent, ROOMS, 8, 3, watch=recorder.attach)
+    assert plain["task_steps"] == watched["task_steps"] and (raw.steps == seen.steps).all()
+    assert ROOMS.view is not None
     for e, episode in enumerate(recorder.recording(raw.steps.tolist())["episodes"]):
-        at = simulator.to_map(raw.path[e])
-        assert np.allclose([m["at"] for m in episode["moments"]], at[:8], atol=0.01)
+        where = ROOMS.view.to_map(ROOMS.view.positions(np.stack(at)[:, e]))
+        assert np.allclose([m["at"] for m in episode["moments"]], where, atol=0.01)
 
 
 def test_mode_1_has_no_plans(trained_run):
     config, agent, _ = load_run(trained_run, "cpu", 1)
-    found = recorded(agent, config, simulator_of(config), mode=1)
+    found = recorded(agent, config, ROOMS, mode=1)
     check(found)
     assert all(not e["plans"] and e["moments"][0]["plan"] is None for e in found["episodes"])
 
 
 def test_a_world_without_pixels_is_recorded_by_its_map():
-    agent, simulator = born(tiny_maze())
-    found = recorded(agent, tiny_maze(), simulator)
+    agent, environment = born(tiny_maze())
+    found = recorded(agent, tiny_maze(), environment)
     check(found)
     episode = found["episodes"][0]
     assert episode["frames"] is episode["plans"][0]["frames"] is None

@@ -253,8 +253,8 @@ def test_reset_options(name: str):
         assert np.all(told["success"]), "at the goal"
         with pytest.raises(ValueError, match=r"shape .*got \(7,\)"):
             world.reset(options={"state": np.zeros(7)})
-        with pytest.raises(ValueError, match="'gaol'"):
-            world.reset(options={"gaol": goal})
+        with pytest.raises(ValueError, match="'gool'"):
+            world.reset(options={"gool": goal})
 
 
 @pytest.mark.parametrize("env_id", SIMULATORS)
@@ -342,7 +342,7 @@ def test_simulator_protocol_and_its_shapes(name: str):
         assert percepts["pixels"].shape == (5, *simulator.pixel_shape) and percepts["pixels"].dtype == np.uint8
     if simulator.sensor_low is not None:
         assert percepts["sensors"].shape == (5, len(simulator.sensor_low))
-        assert all(slot.index < len(simulator.sensor_low) for slot in simulator.proprio)
+        assert all(proprio.index < len(simulator.sensor_low) for proprio in simulator.proprio)
     assert (simulator.sensor_low is None) == ("sensors" not in percepts)
 
 

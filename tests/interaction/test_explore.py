@@ -7,75 +7,40 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from agent.config import ExploreConfig as Config
 from agent.errors import UserError
-from agent.interaction.environment import OpenWorld, actions_of, senses_of
-from agent.interaction.explore import collect, collect_gymnasium, explore, explorer
-from agent.interaction.replay import Dataset
-from envs import PointMaze, SimVectorEnv, TwoRooms
-from modules.types import ActionSpace
-
-SPACE = ActionSpace((-1.0, -2.0), (1.0, 4.0), None)
-
-
-class Counter(gym.Env):
-    """Shows when it is and what was done to it: (copy, episode, step, the sum of all actions of the episode so far)."""
-
-    def __init__(self, copy: int, length: int, terminates: bool, form: str, reward: float) -> None:
-        self.copy, self.length, self.terminates, self.form, self.reward = copy, length, terminates, form, reward
-        self.action_space = spaces.Box(np.array(SPACE.low, np.float32), np.array(SPACE.high, np.float32))
-        sensors, pixels = spaces.Box(-1e6, 1e6, (5,), np.float32), spaces.Box(0, 255, (3, 2, 2), np.uint8)
-        both = spaces.Dict({"sensors": sensors, "pixels": pixels, "clock": spaces.Box(0, 1e6, (1,))})
-        self.observation_space = {"sensors": sensors, "pixels": pixels, "both": both}[form]
-        self.episode = -1
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
-        super().reset(seed=seed)
-        self.episode, self.time, self.sum = self.episode + 1, 0, np.zeros(2)
-        return self.observe(), {}
-
-    def observe(self) -> Any:
-        sensors = np.array([self.copy, self.episode, self.time, *self.sum], np.float32)
-        pixels = np.full((3, 2, 2), self.time, np.uint8)
-        pixels[1], pixels[2] = self.copy, self.episode % 256
-        both = {"sensors": sensors, "pixels": pixels, "clock": np.zeros(1, np.float32)}
-        return {"sensors": sensors, "pixels": pixels, "both": both}[self.form]
-
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
-        assert self.time < self.length, "stepped after the end of the episode"
-        assert action in self.action_space
-        self.time, self.sum = self.time + 1, self.sum + action
-        over = self.time >= self.length
-        return self.observe(), self.reward, over and self.terminates, over and not self.terminates, {}
+from agent.interaction.environment import of_simulator
+from agent.interaction.explore import Explorer, explore, explore_simulator, explore_vector
+from agent.interaction.replay import Replay
+from envs import PointMaze, Simulator, SimVectorEnv, TwoRooms
+from modules.actions import BoxActions
+from tests.interaction.counter import SPACE, counters
 
 
-def counters(
-    mode: AutoresetMode, lengths: list[int], form: str = "sensors", reward: float = 0.0, copy: bool = True
-) -> SyncVectorEnv:
-    return SyncVectorEnv(
-        [
-            lambda i=i, n=n: Counter(i, n, terminates=i % 2 == 0, form=form, reward=reward)
-            for i, n in enumerate(lengths)
-        ],
-        autoreset_mode=mode,
-        copy=copy,
-    )
+def replay_of(pieces: dict[str, Any]) -> Replay:
+    replay = Replay()
+    replay.append(pieces)
+    return replay
+
+
+def collect(config: Config, simulator: Simulator, block: int, rng: np.random.Generator) -> Replay:
+    """Exploration of one shard in a simulator."""
+    return replay_of(explore_simulator(config, of_simulator("Mine-v0", simulator), block, rng))
 
 
 def gathered(
     envs: gym.vector.VectorEnv, episodes: int = 40, length: int = 3, block: int = 4, seed: int = 0, held: float = 0.6
-) -> Dataset:
+) -> Replay:
     try:
         config = Config(episodes=episodes, length=length, held=held)
-        return collect_gymnasium(config, envs, block, np.random.default_rng(seed), SPACE)
+        return replay_of(explore_vector(config, envs, block, np.random.default_rng(seed), SPACE))
     finally:
         envs.close()
 
 
-def check_pieces(data: Dataset, length: int, block: int) -> None:
+def check_pieces(data: Replay, length: int, block: int) -> None:
     """Every piece lies in one episode of one copy, and each block of actions explains the change that follows it."""
     assert data.sensors is not None and data.actions.dtype == torch.float32
     assert data.sensors.shape[:2] == (data.episodes, length + 1) and data.actions.shape[1:] == (length, block, 2)
@@ -142,7 +107,8 @@ def test_own_vector_world_is_collected_through_its_autoreset():
     """The same promise for the batched form of this project's worlds: velocity and position tell a jump."""
     envs = SimVectorEnv(PointMaze(), 6, max_steps=29)
     config = Config(episodes=20, length=3)
-    data = collect_gymnasium(config, envs, 4, np.random.default_rng(0), actions_of(envs.simulator))
+    actions = of_simulator("PointMaze-v0", envs.simulator).spec.actions
+    data = replay_of(explore_vector(config, envs, 4, np.random.default_rng(0), actions))
     assert data.sensors is not None and data.sensors.shape == (20, 4, 4)
     states = data.sensors.double().numpy()
     for t in range(3):
@@ -158,7 +124,7 @@ def test_reward_is_never_read(mode: AutoresetMode):
     assert same(plain, poisoned)
 
 
-def test_reward_and_info_are_not_touched_at_all():
+def test_reward_is_not_touched_at_all_and_of_info_only_the_state_of_simulators():
     class Untouchable:
         def __getattribute__(self, name: str) -> Any:
             raise AssertionError(f"reward.{name} was read")
@@ -166,10 +132,22 @@ def test_reward_and_info_are_not_touched_at_all():
         def __array__(self, *_: Any, **__: Any) -> Any:
             raise AssertionError("reward was read")
 
+    class OnlyState(dict):
+        """An info that may be asked for `state`, which is kept for probes, and for nothing else."""
+
+        def get(self, key: str, default: Any = None) -> Any:
+            assert key == "state", f"info[{key!r}] was read"
+            return default
+
+        def _refuse(self, *_: Any) -> Any:
+            raise AssertionError("info was read")
+
+        __getitem__ = __contains__ = __iter__ = keys = items = values = _refuse  # pyright: ignore
+
     class Hidden(VectorWrapper):
         def step(self, actions: Any) -> Any:
             observation, _, terminated, truncated, _ = self.env.step(actions)
-            return observation, Untouchable(), terminated, truncated, Untouchable()
+            return observation, Untouchable(), terminated, truncated, OnlyState()
 
     plain = gathered(counters(AutoresetMode.NEXT_STEP, [17, 13]))
     hidden = gathered(Hidden(counters(AutoresetMode.NEXT_STEP, [17, 13])))
@@ -182,7 +160,7 @@ def test_episodes_that_are_too_short_are_an_error_and_not_an_endless_loop(mode: 
         gathered(counters(mode, [11, 7]), episodes=2)
 
 
-def same(a: Dataset, b: Dataset) -> bool:
+def same(a: Replay, b: Replay) -> bool:
     """Bit for bit."""
     tensors = [(a.pixels, b.pixels), (a.sensors, b.sensors), (a.actions, b.actions)]
     arrays = [(a.states, b.states), (a.positions, b.positions), (a.scene, b.scene)]
@@ -263,9 +241,9 @@ def test_same_seed_same_bits_through_gymnasium(mode: AutoresetMode):
 def test_exploration_stays_in_the_action_space_and_moves_every_number(size: int, block: int):
     rng = np.random.default_rng(0)
     low, high = -rng.uniform(0.5, 2, size), rng.uniform(0.5, 3, size)
-    space = ActionSpace(tuple(low), tuple(high), None)
-    explore = explorer(Config(), space, 16, block)
-    actions = np.stack([explore(rng) for _ in range(200)])  # (200, 16, K, A)
+    space = BoxActions(tuple(low), tuple(high), None)
+    explorer = Explorer(Config(), space, 16, block, rng)
+    actions = np.stack([explorer.next_block() for _ in range(200)])  # (200, 16, K, A)
     assert actions.dtype == np.float32 and actions.shape == (200, 16, block, size)
     assert (actions >= low - 1e-6).all() and (actions <= high + 1e-6).all()
     shares = (actions.reshape(-1, size) - low) / (high - low)
@@ -278,18 +256,18 @@ def test_exploration_stays_in_the_action_space_and_moves_every_number(size: int,
 
 
 def test_actions_are_held_as_often_as_configured():
-    space, rng = ActionSpace((-1.0, -1.0), (1.0, 1.0), None), np.random.default_rng(0)
+    space, rng = BoxActions((-1.0, -1.0), (1.0, 1.0), None), np.random.default_rng(0)
     for held in (0.0, 0.6, 1.0):
-        explore = explorer(replace(Config(), held=held), space, 64, 4)
-        blocks = np.concatenate([explore(rng) for _ in range(50)])
+        explorer = Explorer(replace(Config(), held=held), space, 64, 4, rng)
+        blocks = np.concatenate([explorer.next_block() for _ in range(50)])
         assert abs((blocks == blocks[:, :1]).all((1, 2)).mean() - held) < 0.03
 
 
 def test_direction_wanders_from_block_to_block():
-    space, rng = ActionSpace((-1.0, -1.0), (1.0, 1.0), None), np.random.default_rng(0)
+    space, rng = BoxActions((-1.0, -1.0), (1.0, 1.0), None), np.random.default_rng(0)
     for redraw, low, high in ((0.0, 0.5, 1.0), (1.0, -0.1, 0.1)):
-        explore = explorer(Config(held=1.0, redraw=redraw), space, 64, 1)
-        blocks = np.stack([explore(rng)[:, 0] for _ in range(50)])
+        explorer = Explorer(Config(held=1.0, redraw=redraw), space, 64, 1, rng)
+        blocks = np.stack([explorer.next_block()[:, 0] for _ in range(50)])
         ways = blocks / np.linalg.norm(blocks, axis=-1, keepdims=True)
         assert low < (ways[1:] * ways[:-1]).sum(-1).mean() < high
 
@@ -298,8 +276,7 @@ def test_direction_wanders_from_block_to_block():
 def test_an_exploration_is_its_shards_whoever_explores_them(monkeypatch, random_wall):
     """In shards of whole scenes, each from a stream of its own; in which order they are explored does not matter."""
     monkeypatch.setattr("agent.interaction.explore.SHARD", 5)
-    simulator = TwoRooms(random_wall)
-    world = OpenWorld(senses_of(simulator), actions_of(simulator), simulator)
+    environment = of_simulator("Mine-v0", TwoRooms(random_wall))
     config = Config(episodes=10, length=2, per_scene=4)
     sizes = []
 
@@ -307,7 +284,7 @@ def test_an_exploration_is_its_shards_whoever_explores_them(monkeypatch, random_
         sizes.extend(shard[0].episodes for shard in shards)
         return reversed([function(shard) for shard in reversed(shards)])
 
-    here, there = explore(config, world, 2, 7), explore(config, world, 2, 7, backwards)
+    here, there = explore(config, environment, 2, 7), explore(config, environment, 2, 7, backwards)
     assert sizes == [4, 4, 2] and here.pixels is not None and there.pixels is not None
     assert torch.equal(here.pixels, there.pixels) and torch.equal(here.actions, there.actions)
     assert here.states is not None and there.states is not None and (here.states == there.states).all()

@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from agent.build import tensors
+from agent.console import set_quiet
 from agent.errors import NonFinite, UserError
-from agent.interaction import explore as collecting
-from agent.learning import records as phases
-from agent.learning import schedules, trainer
-from agent.learning.schedules import schedule
-from agent.learning.trainer import Learner, step_generator
+from agent.inspection.watch import Gallery
+from agent.interaction import explore as exploring
+from agent.learning import schedules, train, trainer
+from agent.learning.schedules import learning_rate
+from agent.learning.train import train_run
+from agent.learning.trainer import updates_of
+from agent.learning.updates import step_generator
 from agent.storage.checkpoint import checkpoint_steps
 from agent.storage.run import Run
 from modules import losses
@@ -162,7 +166,7 @@ def test_every_phase_trains_its_own_weights_only(tmp_path, whole):
         "policy": ("actor.",),
         "decoder": ("decoder.",),
     }
-    before, stop = born(tiny())[0].tensors(), 0
+    before, stop = tensors(born(tiny())[0]), 0
     for phase, steps in zip(owners, TINY_STEPS.values(), strict=True):
         stop += steps
         train_tiny(tiny(), folder, stop_at=stop)
@@ -172,14 +176,10 @@ def test_every_phase_trains_its_own_weights_only(tmp_path, whole):
         before = after
 
 
-def test_the_intrinsic_cost_is_in_no_optimiser(tmp_path):
+def test_the_intrinsic_cost_is_in_no_optimiser():
     config = tiny_maze()
     agent, _ = born(config)
-    with Run.create_or_resume(tmp_path / "run", {}, []) as run:
-        run.resume()
-        learner = Learner(config, agent, explored(config), run)
-        phases.remember(agent, learner.data, config.learn.critic_records)
-        built = [build(agent, learner.data, config) for build, _ in learner.phases()]
+    built = updates_of(agent, explored(config), config)
     assert [p.name for p in built] == ["world_model", "critic", "policy", "decoder"]
     names = {id(p): f"{m}.{k}" for m, module in agent.modules().items() for k, p in module.named_parameters()}
     groups = [{names[id(p)] for p in phase.parameters} for phase in built]
@@ -187,7 +187,7 @@ def test_the_intrinsic_cost_is_in_no_optimiser(tmp_path):
     in_cost = {n for g in groups for n in g if n.startswith("cost.")}
     assert in_cost and all(n.startswith("cost.critic.") for n in in_cost), "of the cost, only the critic learns"
     assert set(names.values()) - set().union(*groups) == {n for n in names.values() if n.startswith("cost.target.")}
-    assert learner.total_steps == TOTAL
+    assert sum(update.steps for update in built) == TOTAL
 
 
 @pytest.mark.parametrize("phase", ["critic_steps", "policy_steps", "decoder_steps"])
@@ -209,8 +209,22 @@ def test_the_log_holds_what_is_needed_to_judge_a_run(whole):
     text = json.dumps(rows)
     for name in ("losses/prediction", "losses/critic", "losses/distillation", "losses/decoder", "health/grad_norm"):
         assert name in text
-    assert "collapse/effective_rank" in json.dumps(rows[0]), "the first line is of a nearly untrained encoder"
     assert "NaN" not in text
+
+
+def test_looking_on_changes_nothing_that_is_learned(tmp_path, whole):
+    """With gauges and pictures it ends at the same bits, and the first line of the log has its gauges."""
+    set_quiet(True)
+    train_run(tiny(), tmp_path / "run", [], watcher=Gallery)
+    train_run(tiny(), tmp_path / "blind", [])
+    set_quiet(False)
+    assert weights_hash(tmp_path / "blind") == weights_hash(tmp_path / "run")
+    assert weights_hash(tmp_path / "run") == weights_hash(whole("pixels"))
+    rows = lines(tmp_path / "run")
+    assert rows[0]["step"] == 1 and "collapse/effective_rank" in rows[0], "of a nearly untrained encoder"
+    assert "NaN" not in json.dumps(rows)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["pictures_wall_seconds"] > 0
+    assert rows == lines(whole("pixels"))
 
 
 # What is not finite
@@ -219,13 +233,14 @@ def test_the_log_holds_what_is_needed_to_judge_a_run(whole):
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint_alone(tmp_path, monkeypatch):
     train_tiny(tiny_maze(), tmp_path / "run", stop_at=5)
     before = checkpoint_bytes(tmp_path / "run")
-    original = collecting.explore
+    original = train.explore
 
     def broken(*arguments):
-        data = original(*arguments)
-        return dataclasses.replace(data, sensors=torch.full_like(data.sensors, float("nan")))
+        replay = original(*arguments)
+        replay.sensors.fill_(float("nan"))
+        return replay
 
-    monkeypatch.setattr(collecting, "explore", broken)
+    monkeypatch.setattr(train, "explore", broken)
     with pytest.raises(NonFinite, match=r"phase world_model is nan at step 5.*prediction=nan"):
         train_tiny(tiny_maze(), tmp_path / "run")
     assert checkpoint_bytes(tmp_path / "run") == before
@@ -236,23 +251,23 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint_alone(tmp_pat
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     train_tiny(tiny_maze(), tmp_path / "run", stop_at=5)
     before = checkpoint_bytes(tmp_path / "run")
-    monkeypatch.setattr(trainer.nn.utils, "clip_grad_norm_", lambda ps, _: ps[0].grad.fill_(float("nan")).sum())
+    monkeypatch.setattr(schedules.nn.utils, "clip_grad_norm_", lambda ps, _: ps[0].grad.fill_(float("nan")).sum())
     config = tiny_maze()
-    monkeypatch.setattr(schedules, "schedule", lambda step, steps: float(step == steps - 1))  # seen by no later loss
+    monkeypatch.setattr(trainer, "learning_rate", lambda step, steps: float(step == steps - 1))  # seen by no later loss
     with pytest.raises(NonFinite):
         train_tiny(config, tmp_path / "run")
     assert checkpoint_bytes(tmp_path / "run") == before
 
 
 def test_sensors_that_are_not_finite_are_named_before_training(tmp_path, monkeypatch):
-    original = collecting.collect
+    original = exploring.explore_simulator
 
     def broken(*arguments):
-        data = original(*arguments)
-        data.sensors[3, 2, 1] = float("nan")
-        return data
+        pieces = original(*arguments)
+        pieces["sensors"][3, 2, 1] = float("nan")
+        return pieces
 
-    monkeypatch.setattr(collecting, "collect", broken)
+    monkeypatch.setattr(exploring, "explore_simulator", broken)
     with pytest.raises(NonFinite, match=r"sensor 1 is nan in episode 3, after 8 actions"):
         train_tiny(tiny_maze(), tmp_path / "run")
     assert not checkpoint_steps(tmp_path / "run" / "checkpoints")
@@ -268,9 +283,9 @@ def test_the_generator_of_a_step_depends_on_its_arguments_only():
 
 
 def test_the_schedule_warms_up_and_cools_down():
-    values = [schedule(s, 1000) for s in range(1000)]
+    values = [learning_rate(s, 1000) for s in range(1000)]
     top = int(np.argmax(values))
     assert values[0] == pytest.approx(1 / 50, rel=0.01) and 40 <= top <= 50 and values[top] > 0.98
     assert np.all(np.diff(values[:top]) > 0) and np.all(np.diff(values[top:]) < 0)
     assert values[-1] == pytest.approx(0.02, abs=1e-3)
-    assert all(0 < schedule(s, n) <= 1 for n in (1, 2, 5) for s in range(n))
+    assert all(0 < learning_rate(s, n) <= 1 for n in (1, 2, 5) for s in range(n))

@@ -1,4 +1,4 @@
-"""What the phases of learning draw from: memory, scenes, successors, and the actions whose futures are imagined."""
+"""What updates learn from: memory, scenes, successors, and the actions whose futures are imagined."""
 
 import dataclasses
 
@@ -8,17 +8,19 @@ import torch
 
 from agent.config import check
 from agent.errors import UserError
-from agent.interaction.environment import as_tensors
-from agent.learning import critic, schedules, world_model
+from agent.evaluation.oracle import perceive
 from agent.learning import records as learning_records
-from envs.gym_env import as_observation
+from agent.learning.critic import CriticUpdate, futures
+from agent.learning.trainer import updates_of
+from agent.learning.updates import step_generator
+from agent.learning.world_model import WorldModelUpdate
 from tests.helpers import born, explored, tiny, tiny_maze
 
 
 def remembered(config):
     agent, _ = born(config)
     data = explored(config)
-    learning_records.remember(agent, data, config.learn.critic_records)
+    learning_records.remember(agent.perception, agent.memory, data, config.learn.critic_records)
     return agent, data, agent.memory.records()
 
 
@@ -55,13 +57,20 @@ def test_records_are_drawn_from_one_scene(env):
     assert len(picked.unique()) > 30, "and all of it"
 
 
+def critic_update(config) -> CriticUpdate:
+    agent, _ = born(config)
+    update = updates_of(agent, explored(config), config)[1]
+    assert isinstance(update, CriticUpdate)
+    return update
+
+
 @pytest.mark.parametrize("make", [tiny, tiny_maze])
 def test_held_actions_are_the_limits_and_half_of_them_in_all_directions(make):
-    agent, simulator = born(make())
-    actions = critic.held_actions(agent, torch.device("cpu"))
-    assert actions.shape == (17, agent.world_model.action_block, 2)
+    update, environment = critic_update(make()), born(make())[1]
+    actions = update.held
+    assert actions.shape == (17, update.model.action_block, 2)
     assert torch.equal(actions, actions[:, :1].expand_as(actions)) and not actions[0].any()
-    norm = simulator.action_max_norm or np.inf
+    norm = environment.spec.actions.max_norm or np.inf
     assert (actions.norm(dim=-1) <= norm + 1e-4).all() and actions[1:9].norm(dim=-1).min() > 0.9 * min(norm, 1)
     assert torch.allclose(actions[9:], actions[1:9] / 2) and len(torch.unique(actions[:, 0], dim=0)) == 17
 
@@ -75,22 +84,52 @@ def test_the_window_must_fit_into_an_episode():
 
 @pytest.mark.parametrize("far", [1, 3])
 def test_futures_are_imagined_step_by_step(far):
-    agent, simulator = born(tiny_maze())
-    state = agent.perception.encode(
-        as_tensors(as_observation(simulator.observe(simulator.reset(np.random.default_rng(0), 3))))
-    )
+    agent, environment = born(tiny_maze())
+    state = perceive(agent.perception, environment.truth, environment.truth.reset(np.random.default_rng(0), 3))
+    held = agent.actor.actions.primitives()[:, None].expand(-1, agent.world_model.action_block, -1)
     with torch.no_grad():
-        imagined, blocks = critic.futures(agent, state, far)
-        actions = critic.held_actions(agent, torch.device("cpu"))
+        imagined, blocks = futures(agent.world_model, state, held, far)
         assert blocks.tolist() == [1.0] * 17 + ([3.0] * 8 if far == 3 else [])
         for n, k in ((0, 1), (5, 1), (16, 1), *(((17, 3), (24, 3)) if far == 3 else ())):
-            held = actions[n if n < 17 else n - 16][None, None].expand(3, k, -1, -1)
-            assert torch.allclose(
-                imagined.proprio[:, n], agent.world_model.rollout(state, held).proprio[:, -1], atol=1e-5
-            )
+            led = held[n if n < 17 else n - 16]
+            path = agent.world_model.rollout(state, led[None, None].expand(3, k, -1, -1)).states
+            assert torch.allclose(imagined.states.proprio[:, n], path.proprio[:, -1], atol=1e-5)
+            assert torch.allclose(imagined.states.latent[:, n], path.latent[:, -1], atol=1e-5)
+            assert imagined.actions is not None
+            assert torch.equal(imagined.actions[:, n], led.expand(3, -1, -1)), "drives see what led there"
 
 
-# Shams
+@pytest.mark.parametrize("make", [tiny, tiny_maze])
+@pytest.mark.parametrize("far", [1, 2])
+def test_tabulated_futures_give_the_loss_of_those_imagined_for_each_batch(make, far):
+    """Up to the half precision in which they are kept."""
+    config = make()
+    config = dataclasses.replace(config, learn=dataclasses.replace(config.learn, critic_far=far))
+    update = critic_update(config)
+    found = {}
+    for tabulate in (True, False):
+        update.prepare(None, tabulate)
+        assert (update._table is not None) == tabulate
+        loss, metrics = update.loss(step_generator(0, 1, 2))
+        loss.backward()
+        assert all(p.grad is None for p in update.model.parameters()), "imagining is not what learns here"
+        found[tabulate] = {"loss": loss, **metrics}
+    for name, value in found[True].items():
+        assert value.item() == pytest.approx(found[False][name].item(), rel=2e-2), name
+    assert found[True]["loss"].item() > 0
+
+
+def test_futures_are_imagined_anew_when_the_world_model_has_learned():
+    update = critic_update(tiny_maze())
+    update.prepare(None, tabulate=False)
+    before = update._futures(torch.zeros(1, 1, dtype=torch.long))[0].latent
+    for p in update.model.parameters():
+        p.data.mul_(1.5)
+    after = update._futures(torch.zeros(1, 1, dtype=torch.long))[0].latent
+    assert not torch.equal(before, after)
+
+
+# Placebos
 
 
 def losses(**changes) -> tuple[dict[str, float], list[torch.nn.Parameter], torch.nn.Module]:
@@ -98,10 +137,11 @@ def losses(**changes) -> tuple[dict[str, float], list[torch.nn.Parameter], torch
     config = tiny()
     config = dataclasses.replace(config, learn=dataclasses.replace(config.learn, **changes))
     agent = born(config)[0]
-    phase = world_model.world_model(agent, explored(config), config)
-    loss, terms = phase.update(1, schedules.step_generator(0, 0, 1))
+    update = updates_of(agent, explored(config), config)[0]
+    assert isinstance(update, WorldModelUpdate)
+    loss, terms = update.loss(step_generator(0, 0, 1))
     loss.backward()
-    return {k: v.item() for k, v in terms.items()}, phase.parameters, agent.perception
+    return {k: v.item() for k, v in terms.items()}, update.parameters, agent.perception
 
 
 def test_shuffled_actions_change_what_is_predicted_and_not_what_is_seen():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent.learning import world_model as phases
+from agent.inspection.gauges import collapse
+from agent.learning.world_model import WorldModelUpdate
 from modules import losses
-from modules.types import State
 from tests.helpers import born, explored, tiny, tiny_maze
 
 
@@ -114,14 +114,14 @@ def descend(x: torch.Tensor, loss, steps: int = 60, rate: float = 0.05) -> torch
 )
 def test_every_term_moves_its_gauge(name, loss, gauge, up):
     scene = 0.3 * draw(12, 1, 1) * torch.ones(1, 6, 8) + 0.03 * draw(12, 6, 8, seed=1)  # nearly one number an episode
-    before, after = (losses.gauges(x)[gauge].item() for x in (scene, descend(scene, loss)))
+    before, after = (collapse(x)[gauge].item() for x in (scene, descend(scene, loss)))
     assert after > 1.2 * before if up else after < 0.8 * before
 
 
 def test_gauges_against_numpy():
     x = draw(9, 4, 6).float()
     flat = x.numpy().reshape(-1, 6)
-    found = {k: float(v) for k, v in losses.gauges(x).items()}
+    found = {k: float(v) for k, v in collapse(x).items()}
     s = np.linalg.svd(flat - flat.mean(0), compute_uv=False)
     p = s / s.sum()
     assert found["feature_std"] == pytest.approx(flat.std(0, ddof=1).mean(), rel=1e-4)
@@ -132,8 +132,8 @@ def test_gauges_against_numpy():
 
 def test_effective_rank_of_known_spectra():
     line = draw(100, 2, 1) * torch.ones(1, 1, 6)
-    assert losses.gauges(line)["effective_rank"].item() == pytest.approx(1, abs=0.01)
-    assert losses.gauges(draw(2500, 2, 6))["effective_rank"].item() == pytest.approx(6, abs=0.05)
+    assert collapse(line)["effective_rank"].item() == pytest.approx(1, abs=0.01)
+    assert collapse(draw(2500, 2, 6))["effective_rank"].item() == pytest.approx(6, abs=0.05)
 
 
 @pytest.mark.parametrize("multi_step", [True, False])
@@ -147,13 +147,15 @@ def test_the_world_model_loss_is_the_weighted_sum_of_independent_terms(make, mul
     config = dataclasses.replace(make(), losses=weights)
     agent, _ = born(config)
     data = explored(config)
-    phase = phases.world_model(agent, data, config)
+    update = WorldModelUpdate(agent.perception, agent.world_model, agent.inverse, data, config.losses, config.learn)
     seed, batch, window = 5, config.learn.batch, config.learn.window
-    loss, terms = phase.update(0, torch.Generator().manual_seed(seed))
+    loss, terms = update.loss(torch.Generator().manual_seed(seed))
     generator = torch.Generator().manual_seed(seed)
     episode = torch.randint(data.episodes, (batch,), generator=generator)
     begin = int(torch.randint(data.length + 2 - window, (1,), generator=generator))
 
+    space = agent.spec.actions
+    low, high = torch.tensor(space.low), torch.tensor(space.high)
     model, square = agent.world_model, lambda a, b: float((a - b).detach().square().double().mean())
     states = [agent.perception.encode(data.observe(episode, torch.tensor(begin + t))) for t in range(window)]
     found = {k: [] for k in ("prediction", "proprio", "inverse", "temporal")}
@@ -164,7 +166,7 @@ def test_the_world_model_loss_is_the_weighted_sum_of_independent_terms(make, mul
         found["prediction"].append(square(imagined.latent, states[t + 1].latent))
         found["proprio"].append(square(imagined.proprio, states[t + 1].proprio))
         found["temporal"].append(square(states[t].latent, states[t + 1].latent))
-        wanted = (action - model.action_offset) / model.action_scale
+        wanted = (2 * action - low - high) / (high - low)
         found["inverse"].append(square(agent.inverse(states[t], states[t + 1]), wanted.flatten(1)))
     expected = {k: np.mean(v) for k, v in found.items()}
     if not states[0].proprio.shape[-1]:
@@ -187,14 +189,3 @@ def test_a_weight_of_zero_removes_a_term():
     assert set(losses.anticollapse(draw(4, 3, 12), losses.Config(covariance=0), (3, 2, 2))) == {"variance"}
     assert set(losses.anticollapse(draw(4, 3, 12), losses.Config(anticollapse="sigreg"), None)) == {"sigreg"}
     assert config.losses.within_episode == 0
-
-
-@pytest.mark.parametrize("map_shape", [None, (3, 2, 2)])
-def test_inverse_dynamics_can_be_learned_and_reads_both_states(map_shape):
-    torch.manual_seed(0)
-    net = losses.InverseDynamics(12, 0, 2, hidden=16, map_shape=map_shape)
-    before, after = draw(64, 12).float(), draw(64, 12, seed=1).float()
-    empty = torch.zeros(64, 0)
-    out = net(State(before, empty), State(after, empty))
-    assert out.shape == (64, 2)
-    assert not torch.allclose(out, net(State(after, empty), State(before, empty)))

@@ -25,8 +25,6 @@ def batch(count: int, seed: int = 0, latent: int = 6) -> dict:
     return {
         "state": State(torch.randn(count, latent, generator=g), torch.randn(count, 2, generator=g)),
         "action": torch.randn(count, 3, 2, generator=g),
-        "ic": torch.randn(count, generator=g),
-        "tc": torch.randn(count, generator=g),
     }
 
 
@@ -54,11 +52,10 @@ def test_reads_by_time_exactly():
     for i, (row, time) in enumerate([(2, 4), (0, 8)]):
         assert torch.equal(read.state.latent[i], written[time]["state"].latent[row])
         assert torch.equal(read.state.proprio[i], written[time]["state"].proprio[row])
-        for name in ("action", "ic", "tc"):
-            assert torch.equal(getattr(read, name)[i], written[time][name][row])
+        assert torch.equal(read.action[i], written[time]["action"][row])
     assert read.time.tolist() == [4, 8] and read.episode.tolist() == [12, 10] and not read.imagined.any()
     single = memory.at(11, 0)
-    assert single.ic.shape == () and single.ic == written[0]["ic"][1]
+    assert single.time.shape == () and torch.equal(single.action, written[0]["action"][1])
     with pytest.raises(LookupError, match="perceived"):
         memory.at(11, 1)
     with pytest.raises(LookupError):
@@ -69,20 +66,21 @@ def test_the_last_of_several_records_of_one_moment_counts_also_after_the_ring_ha
     memory = EpisodicMemory(Config(capacity=5))
     for seed in range(4):
         memory.write(7, torch.tensor([1, 2]), **batch(2, seed), imagined=False)
-        assert memory.at(2, 7).ic == batch(2, seed)["ic"][1]
+        assert torch.equal(memory.at(2, 7).action, batch(2, seed)["action"][1])
     (piece,) = [p for p in memory.trajectories() if p.episode[0] == 2]
-    assert piece.time.tolist() == [7] and piece.ic[0] == batch(2, 3)["ic"][1]
+    assert piece.time.tolist() == [7] and torch.equal(piece.action[0], batch(2, 3)["action"][1])
 
 
 def test_perceived_and_imagined_records_are_told_apart():
     memory = EpisodicMemory(Config(capacity=10))
     memory.write(3, torch.tensor([1, 2]), **batch(2, 0), imagined=False)
     memory.write(3, torch.tensor([1]), **batch(1, 1), imagined=True)
-    assert memory.at(1, 3).ic == batch(2, 0)["ic"][0] and not memory.at(1, 3).imagined
-    assert memory.at(1, 3, imagined=True).ic == batch(1, 1)["ic"][0] and memory.at(1, 3, imagined=True).imagined
+    perceived, imagined = memory.at(1, 3), memory.at(1, 3, imagined=True)
+    assert torch.equal(perceived.action, batch(2, 0)["action"][0]) and not perceived.imagined
+    assert torch.equal(imagined.action, batch(1, 1)["action"][0]) and imagined.imagined
     with pytest.raises(LookupError, match="imagined"):
         memory.at(2, 3, imagined=True)
-    assert memory.status()["imagined_fraction"] == pytest.approx(1 / 3)
+    assert memory.records().imagined.tolist() == [False, False, True]
     assert len(memory.trajectories()) == 3
     assert [p.imagined.all().item() for p in memory.trajectories(imagined=True)] == [True]
     assert len(memory.trajectories(imagined=False)) == 2
@@ -105,9 +103,9 @@ def test_the_oldest_are_overwritten(capacity, counts):
     kept = times[-capacity:]
     (piece,) = memory.trajectories()
     assert piece.time.tolist() == kept
-    assert torch.equal(piece.ic, record["ic"][kept]) and torch.equal(piece.state.latent, record["state"].latent[kept])
-    assert memory.status()["size"] == len(kept) == memory.records().ic.shape[0]
-    assert memory.status()["mean_ic"] == pytest.approx(record["ic"][kept].mean().item(), abs=1e-5)
+    assert torch.equal(piece.action, record["action"][kept])
+    assert torch.equal(piece.state.latent, record["state"].latent[kept])
+    assert memory.status() == {"size": len(kept), "capacity": capacity} and len(memory.records().time) == len(kept)
 
 
 def test_an_unused_memory_costs_nothing_and_a_used_one_does_not_grow():
@@ -115,7 +113,7 @@ def test_an_unused_memory_costs_nothing_and_a_used_one_does_not_grow():
     assert committed(memory) == 0
     memory.write(0, 0, **batch(3), imagined=False)
     size = committed(memory)
-    assert size == 50 * (4 * (6 + 2 + 6 + 1 + 1) + 8 + 8 + 1)
+    assert size == 50 * (4 * (6 + 2 + 6) + 8 + 8 + 1)
     for time in range(1, 60):
         memory.write(time, 0, **batch(3), imagined=True)
     assert committed(memory) == size
@@ -130,31 +128,33 @@ def test_writing_copies_and_leaves_the_graph():
     assert torch.equal(memory.records().state.latent, expected) and not memory.records().state.latent.requires_grad
 
 
-@pytest.mark.parametrize("wrong", ["ic", "action", "latent"])
+@pytest.mark.parametrize("wrong", ["rows", "action", "latent"])
 def test_a_wrong_shape_is_named_and_changes_nothing(wrong):
     memory, record = EpisodicMemory(Config(capacity=4)), batch(2)
     broken = {
-        "ic": {"ic": record["ic"][:, None]},
+        "rows": {"action": record["action"][:1]},
         "action": {"action": record["action"][:, :, :1]},
         "latent": {"state": State(record["state"].latent[:, :1], record["state"].proprio)},
     }[wrong]
-    if wrong != "ic":  # a cost has one number per record, so it can be wrong in the first write
+    if wrong != "rows":  # a record has one action, so it can be wrong in the first write
         memory.write(0, torch.arange(2), **record, imagined=False)
     before = memory.state_dict()
-    with pytest.raises(ValueError, match=f"field {wrong} has shape"):
+    with pytest.raises(ValueError, match=f"field {'latent' if wrong == 'latent' else 'action'} has shape"):
         memory.write(1, torch.arange(2), **{**record, **broken}, imagined=False)
     assert memory.state_dict().keys() == before.keys() and memory.size == before["size"]
     memory.write(1, torch.arange(2), **record, imagined=False)
 
 
-@given(seed=seeds, values=st.sampled_from(["ic", "tc", "latent"]), latent=st.sampled_from([4, 300]))
+@given(seed=seeds, values=st.sampled_from(["numbers", "actions", "latent"]), latent=st.sampled_from([4, 300]))
 @few
 def test_a_stored_key_recalls_its_own_value(seed, values, latent):
     memory, record = filled(20, seed, latent, capacity=16)  # the ring has turned
-    stored = {"ic": record["ic"], "tc": record["tc"], "latent": record["state"].latent}[values]
-    recalled = memory.recall(record["state"].latent[-16:], values, temperature=1e-3)
-    assert torch.allclose(recalled, stored[-16:], atol=1e-3)
-    assert torch.allclose(memory.recall(record["state"].latent[-16:], values, top_k=1), stored[-16:], atol=1e-5)
+    held = memory.records()
+    stored = {"numbers": held.action[:, 0, 0], "actions": held.action, "latent": None}[values]
+    queries = record["state"].latent[-16:]
+    expected = {"numbers": record["action"][-16:, 0, 0], "actions": record["action"][-16:], "latent": queries}[values]
+    assert torch.allclose(memory.recall(queries, stored, temperature=1e-3), expected, atol=1e-3)
+    assert torch.allclose(memory.recall(queries, stored, top_k=1), expected, atol=1e-5)
 
 
 @given(seed=seeds, where=st.floats(0, 1), temperature=st.floats(1e-2, 10))
@@ -162,40 +162,42 @@ def test_a_stored_key_recalls_its_own_value(seed, values, latent):
 def test_between_two_keys_lies_between_their_values(seed, where, temperature):
     memory, record = filled(2, seed)
     a, b = record["state"].latent
-    recalled = memory.recall((a + where * (b - a))[None], "ic", temperature=temperature)
-    low, high = record["ic"].min(), record["ic"].max()
+    values = record["action"][:, 0, 0]
+    recalled = memory.recall((a + where * (b - a))[None], values, temperature=temperature)
+    low, high = values.min(), values.max()
     assert low - 1e-5 <= recalled <= high + 1e-5
-    middle = memory.recall((a + b)[None] / 2, "ic", temperature=temperature)
-    assert torch.allclose(middle, record["ic"].mean(), atol=1e-3)
+    middle = memory.recall((a + b)[None] / 2, values, temperature=temperature)
+    assert torch.allclose(middle, values.mean(), atol=1e-3)
 
 
 def test_a_query_unlike_every_key_recalls_nothing_if_gamma_is_positive():
     memory, record = filled(8, gamma=1e-3)
     far = record["state"].latent[:3] + 30
-    assert memory.recall(far, "ic").abs().max() < 1e-6 and memory.recall(far, "latent").abs().max() < 1e-6
-    assert memory.recall(far, "ic", gamma=0.0).abs().min() > 1e-3
+    values = record["action"][:, 0, 0]
+    assert memory.recall(far, values).abs().max() < 1e-6 and memory.recall(far).abs().max() < 1e-6
+    assert memory.recall(far, values, gamma=0.0).abs().min() > 1e-3
     near = record["state"].latent[:3]
-    assert torch.allclose(memory.recall(near, "ic", temperature=1e-2), record["ic"][:3], rtol=0.01)
+    assert torch.allclose(memory.recall(near, values, temperature=1e-2), values[:3], rtol=0.01)
 
 
 def test_gradients_reach_the_query_and_the_values():
     memory, record = filled(8)
     query = (record["state"].latent[:3] + 0.1).requires_grad_()
-    values = memory.records().ic.clone().requires_grad_()
+    values = memory.records().action[:, 0, 0].clone().requires_grad_()
     memory.recall(query, values, temperature=1.0).sum().backward()
     assert (query.grad.abs() > 0).all() and (values.grad > 0).all()
     # The weights of gamma = 0 sum to one for each query, and the gradient of a value is its weight.
     assert torch.allclose(values.grad.sum(), torch.tensor(3.0))
     named = record["state"].latent[:3].clone().requires_grad_()
-    memory.recall(named, "latent", temperature=1.0).sum().backward()
+    memory.recall(named, temperature=1.0).sum().backward()
     assert (named.grad.abs() > 0).all()
 
 
 def test_gradient_of_the_query_is_that_of_central_differences():
     memory, record = filled(8)
     query = (record["state"].latent[:2] + 0.2).double().requires_grad_()
-    values = memory.records().tc.double()
-    assert memory.recall(query, "tc").dtype == torch.float32
+    values = memory.records().action[:, 0, 0].double()
+    assert memory.recall(query, values.float()).dtype == torch.float32
     assert torch.autograd.gradcheck(lambda q: memory.recall(q, values, temperature=0.7, gamma=0.1), query)
 
 
@@ -234,7 +236,8 @@ def test_trajectories_are_pieces_without_gaps_in_time_order():
         assert (piece.episode == piece.episode[0]).all()
         for i, moment in enumerate(piece.time):
             row = ((time == moment) & (episode == piece.episode[0])).nonzero().item()
-            assert torch.equal(piece.action[i], record["action"][row]) and piece.tc[i] == record["tc"][row]
+            assert torch.equal(piece.action[i], record["action"][row])
+            assert torch.equal(piece.state.latent[i], record["state"].latent[row])
     assert all(len(p.time) == 1 for p in memory.trajectories(step=1))
 
 
@@ -242,7 +245,8 @@ def test_samples_are_uniform_records_and_repeat_with_the_generator():
     memory, record = filled(10)
     drawn = memory.sample(4000, generator(1))
     assert same(drawn, memory.sample(4000, generator(1))) and not same(drawn, memory.sample(4000, generator(2)))
-    assert torch.equal(drawn.ic, record["ic"][drawn.time]) and torch.equal(drawn.action, record["action"][drawn.time])
+    assert torch.equal(drawn.action, record["action"][drawn.time])
+    assert torch.equal(drawn.state.latent, record["state"].latent[drawn.time])
     assert (torch.bincount(drawn.time, minlength=10) - 400).abs().max() < 100
 
 
@@ -268,9 +272,10 @@ def test_the_state_dict_round_trip_is_exact_and_the_copy_lives_on(capacity, coun
     before.load_state_dict(state)  # the state is a copy: writing to the memory has not changed it
     assert before.size == min(capacity, 2 * count)
     if count:
-        assert before.at(1, count - 1, imagined=bool((count - 1) % 2)).ic == batch(2, seed + count - 1)["ic"][1]
+        last = before.at(1, count - 1, imagined=bool((count - 1) % 2))
+        assert torch.equal(last.action, batch(2, seed + count - 1)["action"][1])
     if count >= capacity:
-        assert before.status()["mean_ic"] != memory.status()["mean_ic"]
+        assert not same(before.records(), memory.records())
 
 
 def test_another_capacity_is_refused():
@@ -283,7 +288,7 @@ def test_a_memory_without_capacity_stores_nothing_and_answers_as_an_empty_one():
     null = EpisodicMemory(Config(capacity=0))
     null.write(0, torch.arange(3), **batch(3), imagined=False)
     assert committed(null) == 0
-    assert null.status() == {"size": 0, "capacity": 0, "imagined_fraction": 0, "mean_ic": 0}
+    assert null.status() == {"size": 0, "capacity": 0}
     assert null.status().keys() == filled()[0].status().keys()
     assert null.trajectories() == []
     for read in (lambda: null.at(0, 0), lambda: null.sample(2, generator()), null.records):
@@ -292,8 +297,8 @@ def test_a_memory_without_capacity_stores_nothing_and_answers_as_an_empty_one():
     null.load_state_dict(null.state_dict())
     for memory in (null, EpisodicMemory(Config())):
         query = torch.randn(4, 6)
-        assert torch.equal(memory.recall(query, "ic"), torch.zeros(4))
-        assert torch.equal(memory.recall(query, "latent"), torch.zeros(4, 6))
+        assert torch.equal(memory.recall(query), torch.zeros(4, 6))
+        assert torch.equal(memory.recall(query, torch.zeros(0)), torch.zeros(4))
         assert torch.equal(memory.recall(query, torch.zeros(0, 2, 3)), torch.zeros(4, 2, 3))
 
 

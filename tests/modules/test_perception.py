@@ -1,4 +1,4 @@
-"""Promises of modules/perception.py: maps keep their places, proprio are copies, and time does not mix."""
+"""Promises of modules/perception.py: maps keep their places, proprio is a copy, and a carry unrolls."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent.interaction.environment import as_tensors
+from agent.spec import as_tensors
 from envs.gym_env import as_observation
-from modules.perception import (
-    Config,
-    Encoder,
-    LastRead,
-    ProprioEmbedding,
-    Senses,
-    StateEmbedding,
-    flatten_map,
-    fourier_features,
-)
-from modules.types import Observation, State
+from modules.blocks import flatten_map, fourier_features, unflatten_map
+from modules.perception import Config, Encoder, unroll
+from modules.types import Observation, ObservationSpec, State
 from tests.helpers import born, explored, tiny, tiny_maze
 
 
@@ -32,12 +24,13 @@ def dot(x: int, y: int, side: int = 65) -> torch.Tensor:
 
 def spatial() -> Encoder:
     torch.manual_seed(0)
-    return Encoder(Config(latent="spatial", channels=5, width=8), Senses(pixel_shape=(1, 65, 65)))
+    return Encoder(Config(latent="spatial", channels=5, width=8), ObservationSpec(pixel_shape=(1, 65, 65)))
 
 
 def test_flattening_and_unflattening_are_inverse():
     x = torch.randn(2, 3, 4, 5)
-    assert torch.equal(flatten_map(x).unflatten(-1, (4, 5, 3)).permute(0, 3, 1, 2), x)
+    assert torch.equal(unflatten_map(flatten_map(x), (3, 4, 5)), x)
+    assert torch.equal(flatten_map(x).unflatten(-1, (4, 5, 3)).permute(0, 3, 1, 2), x), "channels come last"
 
 
 @pytest.mark.parametrize(("right", "down"), [(1, 0), (0, 1), (-1, 0), (2, 1)])
@@ -80,24 +73,27 @@ def test_a_sequence_is_encoded_frame_by_frame(make):
         assert torch.equal(together.proprio[t], alone.proprio[0])
 
 
-def test_slots_are_exact_copies_of_scaled_sensors():
-    agent, simulator = born(tiny_maze())
+def test_proprio_are_exact_copies_of_scaled_sensors():
+    agent, environment = born(tiny_maze())
+    simulator = environment.truth
     states = simulator.reset(np.random.default_rng(0), 6)
     percepts = simulator.observe(states)
     proprio = agent.perception.encode(as_tensors(as_observation(percepts))).proprio
     assert proprio.shape == (6, len(simulator.proprio)) and len(simulator.proprio) > 0
-    for i, slot in enumerate(simulator.proprio):
-        expected = (percepts["sensors"][:, slot.index] - np.float32(slot.offset)) / np.float32(slot.scale)
+    for i, spec in enumerate(simulator.proprio):
+        expected = (percepts["sensors"][:, spec.index] - np.float32(spec.offset)) / np.float32(spec.scale)
         np.testing.assert_array_equal(proprio[:, i].detach().numpy(), expected)
-    assert not proprio.requires_grad, "proprio have no parameters"
+    assert not proprio.requires_grad, "proprio has no parameters"
 
 
 def test_two_senses_at_once():
     torch.manual_seed(0)
-    senses = Senses((1, 65, 65), (-1.0, -2.0, float("-inf")), (1.0, 2.0, float("inf")), ("b",), (1,), (0.0,), (2.0,))
+    spec = ObservationSpec(
+        (1, 65, 65), (-1.0, -2.0, float("-inf")), (1.0, 2.0, float("inf")), ("b",), (1,), (0.0,), (2.0,)
+    )
     observation = Observation(dot(30, 30), torch.tensor([[0.5, 1.0, 3.0]]))
     for latent in ("vector", "spatial"):
-        encoder = Encoder(Config(latent=latent, channels=5, width=8, size=16, hidden=16), senses)
+        encoder = Encoder(Config(latent=latent, channels=5, width=8, size=16, hidden=16), spec)
         state = encoder.encode(observation)
         assert state.latent.shape == (1, encoder.latent_size)
         assert state.proprio.tolist() == [[0.5]]
@@ -109,38 +105,20 @@ def test_two_senses_at_once():
 
 
 @pytest.mark.parametrize(
-    ("config", "senses", "text"),
+    ("config", "spec", "text"),
     [
-        (Config(), Senses(), "pixels or sensors"),
-        (Config(latent="spatial"), Senses(sensor_low=(0.0,), sensor_high=(1.0,)), "spatial latent needs pixels"),
-        (Config(patch=9), Senses(pixel_shape=(1, 8, 8)), "smaller than one patch"),
+        (Config(), ObservationSpec(), "pixels or sensors"),
+        (
+            Config(latent="spatial"),
+            ObservationSpec(sensor_low=(0.0,), sensor_high=(1.0,)),
+            "spatial latent needs pixels",
+        ),
+        (Config(patch=9), ObservationSpec(pixel_shape=(1, 8, 8)), "smaller than one patch"),
     ],
 )
-def test_impossible_senses_are_refused(config, senses, text):
+def test_impossible_observations_are_refused(config, spec, text):
     with pytest.raises(ValueError, match=text):
-        Encoder(config, senses)
-
-
-@pytest.mark.parametrize("map_shape", [None, (3, 4, 4)])
-def test_readout_takes_any_number_of_leading_axes(map_shape):
-    torch.manual_seed(0)
-    readout = StateEmbedding(48, 2, map_shape, 11)
-    state = State(torch.randn(2, 5, 48), torch.randn(2, 5, 2))
-    out = readout(state)
-    assert out.shape == (2, 5, 11)
-    assert torch.allclose(out[1, 3], readout(state[1, 3:4])[0], atol=1e-6)
-    for other in (State(state.latent + 1, state.proprio), State(state.latent, state.proprio + 1)):
-        assert (readout(other) - out).abs().amax(-1).min() > 1e-3, "it reads latent and proprio"
-
-
-def test_a_goal_in_slots_is_read_from_them_alone():
-    torch.manual_seed(0)
-    readout = ProprioEmbedding((0, 2), 5, octaves=2)
-    goal = State(torch.randn(4, 6), torch.randn(4, 3))
-    out = readout(goal)
-    assert out.shape == (4, 5)
-    assert torch.equal(readout(State(goal.latent + 1, goal.proprio + torch.tensor([0.0, 1.0, 0.0]))), out)
-    assert not torch.allclose(readout(State(goal.latent, goal.proprio + torch.tensor([0.0, 0.0, 0.1]))), out)
+        Encoder(config, spec)
 
 
 def test_octaves_by_hand():
@@ -158,25 +136,64 @@ def test_octaves_tell_near_places_apart():
     assert moved[1] > 10 * moved[0]
 
 
-def test_the_digest_is_flat_numbers():
+def test_the_status_is_flat_numbers():
     agent, _ = born(dataclasses.replace(tiny_maze()))
     assert agent.perception.status() == {"latent_size": 8.0, "proprio": float(agent.perception.proprio_size)}
 
 
-@pytest.mark.parametrize("map_shape", [None, (3, 4, 4)])
-def test_what_was_read_last_is_never_stale(map_shape):
-    """Reading the same goal again may be cheap, but must see other states and other weights."""
-    torch.manual_seed(0)
-    readout = LastRead(StateEmbedding(48, 2, map_shape, 11))
-    state = State(torch.randn(2, 48), torch.zeros(2, 2))
-    assert readout(state).requires_grad
+# Time
+
+
+class Trace:
+    """A perception with a carry: a fading sum of what was seen and done, and the moments since the episode began."""
+
+    context = 100
+
+    def initial(self, episodes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(episodes, 3), torch.zeros(episodes, 1)
+
+    def observe(self, carry, observation, last_action, is_first):
+        trace, count = (torch.where(is_first[:, None], torch.zeros_like(x), x) for x in carry)
+        if last_action is not None:
+            trace = trace + torch.where(is_first[:, None], 0.0, last_action.sum(1, keepdim=True))
+        trace = 0.5 * trace + observation.sensors
+        return (trace, count + 1), State(trace, count)
+
+    def encode_window(self, observations, actions=None) -> State:
+        return unroll(self, observations, actions)
+
+    def status(self) -> dict[str, float]:
+        return {}
+
+
+@pytest.mark.parametrize("acted", [True, False])
+def test_unroll_is_observe_moment_by_moment(acted):
+    generator = torch.Generator().manual_seed(0)
+    seen = Observation(sensors=torch.randn(2, 4, 3, generator=generator))
+    actions = torch.randn(2, 3, 5, 2, generator=generator) if acted else None
+    found = Trace().encode_window(seen, actions)
+    assert found.latent.shape == (2, 4, 3) and found.proprio[..., 0].tolist() == [[0.0, 1.0, 2.0, 3.0]] * 2
+    for b in range(2):
+        carry, trace = Trace().initial(1), np.zeros(3)
+        for t in range(4):
+            last = actions[b : b + 1, t - 1, -1] if acted and t else None
+            carry, state = Trace().observe(carry, seen[b : b + 1, t], last, torch.tensor([t == 0]))
+            assert torch.equal(found.latent[b, t], state.latent[0]) and torch.equal(
+                found.proprio[b, t], state.proprio[0]
+            )
+            done = actions[b, t - 1, -1].sum().item() if acted and t else 0.0
+            trace = 0.5 * (trace + done) + seen.sensors[b, t].numpy()
+            np.testing.assert_allclose(found.latent[b, t].numpy(), trace, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [tiny, tiny_maze])
+def test_a_window_of_an_encoder_without_a_carry_is_unrolled_in_one_pass(make):
+    config = make()
+    agent, _ = born(config)
+    seen = explored(config).observe(torch.arange(2), slice(None))
     with torch.no_grad():
-        first = readout(state)
-        assert readout(state) is first
-        assert not torch.allclose(readout(State(state.latent, torch.ones(2, 2))), first)
-        assert torch.equal(readout(State(state.latent.clone(), state.proprio)), first)
-        for parameter in readout.parameters():
-            before = readout(state)
-            parameter.add_(1.0)
-            assert not torch.allclose(readout(state), before)
-    assert readout(state).requires_grad, "a reading without gradients must not be handed to one with"
+        window, moments = agent.perception.encode_window(seen), unroll(agent.perception, seen, None)
+    assert window.latent.shape[:2] == moments.latent.shape[:2] == (2, config.collect.length + 1)
+    assert torch.allclose(window.latent, moments.latent, atol=1e-5)
+    assert torch.equal(window.proprio, moments.proprio)
+    assert agent.perception.context == 0 and agent.perception.initial(3) is None

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from modules.types import ActionSpace, State
-from modules.world_model import JEPA, Config
+from modules.actions import BoxActions
+from modules.types import State
+from modules.world_model import JEPA, Config, InverseDynamics, prediction_error
 
-SPACE = ActionSpace((-2.0, -1.0), (2.0, 3.0))
+SPACE = BoxActions((-2.0, -1.0), (2.0, 3.0))
 MAP = (3, 11, 11)
 
 
@@ -33,7 +34,9 @@ KINDS = ["mlp", "gru", "conv"]
 def test_rollout_is_repeated_prediction(kind, proprio):
     jepa, start = model(kind, proprio), state(kind, proprio=proprio)
     actions = torch.randn(4, 3, 2, 2)
-    path = jepa.rollout(start, actions)
+    imagined = jepa.rollout(start, actions)
+    path = imagined.states
+    assert imagined.actions is actions and imagined.z is None and imagined.disagreement is None
     assert path.latent.shape == (4, 3, start.latent.shape[1]) and path.proprio.shape == (4, 3, proprio)
     now = start
     for t in range(3):
@@ -63,7 +66,7 @@ def test_a_closed_gate_of_the_gru_is_the_identity():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_action_of_the_block_matters_and_so_do_slots(kind):
+def test_every_action_of_the_block_matters_and_so_does_proprio(kind):
     jepa, start = model(kind), state(kind)
     actions = torch.zeros(4, 2, 2)
     base = jepa.predict(start, actions).latent
@@ -89,8 +92,8 @@ def test_actions_are_scaled_to_one(kind):
 def test_episodes_of_a_batch_do_not_mix(kind):
     jepa, start = model(kind), state(kind)
     actions = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(2))
-    together = jepa.rollout(start, actions)
-    alone = jepa.rollout(start[2:3], actions[2:3])
+    together = jepa.rollout(start, actions).states
+    alone = jepa.rollout(start[2:3], actions[2:3]).states
     assert torch.allclose(together.latent[2], alone.latent[0], atol=1e-5)
 
 
@@ -125,19 +128,39 @@ def test_a_predictor_that_does_not_fit_the_latent_is_refused(kind, map_shape):
         JEPA(Config(predictor=kind), 12, 0, SPACE, map_shape)
 
 
-def test_surprise_is_the_error_of_latent_and_slots():
-    jepa = model("mlp")
+def test_prediction_error_is_that_of_latent_and_proprio():
     one, other = State(torch.zeros(2, 4), torch.zeros(2, 2)), State(torch.full((2, 4), 2.0), torch.ones(2, 2))
-    assert jepa.surprise(one, other).tolist() == [5.0, 5.0]
-    assert jepa.status() == {"surprise": 5.0, "action_block": 2.0}
-    assert jepa.surprise(one, one).tolist() == [0.0, 0.0]
+    assert prediction_error(one, other).tolist() == [5.0, 5.0]
+    assert prediction_error(one, one).tolist() == [0.0, 0.0]
+    bare = torch.zeros(2, 0)
+    assert prediction_error(State(one.latent, bare), State(other.latent, bare)).tolist() == [4.0, 4.0]
+
+
+def test_the_status_is_the_length_of_a_step():
+    assert model("mlp").status() == {"action_block": 2.0}
+
+
+def test_the_checkpoint_holds_nothing_of_the_action_space():
+    """The limits of actions come from the environment's spec."""
+    jepa = model("mlp")
+    assert set(jepa.state_dict()) == {name for name, _ in jepa.named_parameters()}
+
+
+@pytest.mark.parametrize("map_shape", [None, (3, 2, 2)])
+def test_inverse_dynamics_reads_both_states_in_their_order(map_shape):
+    torch.manual_seed(0)
+    net = InverseDynamics(12, 0, 2, hidden=16, map_shape=map_shape)
+    before, after = (State(torch.randn(64, 12), torch.zeros(64, 0)) for _ in range(2))
+    out = net(before, after)
+    assert out.shape == (64, 2)
+    assert not torch.allclose(out, net(after, before))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_actions_and_parameters(kind):
     jepa, start = model(kind), state(kind)
     actions = torch.zeros(4, 3, 2, 2, requires_grad=True)
-    path = jepa.rollout(start, actions)
+    path = jepa.rollout(start, actions).states
     (path.latent.square().sum() + path.proprio.square().sum()).backward()
     assert (actions.grad.abs().flatten(1).sum(1) > 0).all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in jepa.parameters())

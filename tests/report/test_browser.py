@@ -305,7 +305,6 @@ def test_without_a_goal_frame_there_is_no_place_for_it(browser, run, tmp_path):
         assert page.locator("#goal").is_hidden() and page.locator("#real").is_visible()
 
 
-
 @pytest.mark.parametrize("frames", [True, False])
 def test_an_environment_without_a_map_shows_frames_and_costs(browser, run, tmp_path, frames, monkeypatch):
     monkeypatch.setattr(reading, "check", lambda recording: None)  # the format says what may be null

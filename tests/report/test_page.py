@@ -346,12 +346,12 @@ def comparison(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "small", tiny)
 
-        def train(config, folder, command, after):
+        def train(config, folder, command, resume_from):
             if not config.losses.multi_step:
                 raise UserError(EVIL)
-            return train_run(config, folder, command, after=after)
+            return train_run(config, folder, command, resume_from=resume_from)
 
-        compare(variants("small", ["critic", "multi-step"]), 1, 3, folder, train, ["me", EVIL], common=["me"])
+        compare(variants("small", ["critic", "multi-step"]), 1, 3, folder, train, ["me", EVIL], base_command=["me"])
     return folder
 
 

@@ -30,14 +30,14 @@ def test_two_rooms(capsys: pytest.CaptureFixture[str], tmp_path: Path, seed: int
     """98 % on unseen tasks, at most 10 minutes and 3 GB; Mode-1 90 % at a twentieth of the time; sharp imagination."""
     run, summary = trained(capsys, tmp_path, "two_rooms", seed)
     planned = command(capsys, "evaluate", run)
-    reflex = command(capsys, "evaluate", run, "--mode", "1")
+    policy = command(capsys, "evaluate", run, "--mode", "1")
     imagined = command(capsys, "imagine", run)
     assert planned["success"] >= 0.98, planned
     assert summary["train_wall_seconds"] <= 600
     assert summary["peak_memory_mb"] <= 3072
     assert planned["plan_ms_median"] <= 40
-    assert reflex["success"] >= 0.90, reflex
-    assert reflex["plan_ms_median"] <= planned["plan_ms_median"] / 20
+    assert policy["success"] >= 0.90, policy
+    assert policy["plan_ms_median"] <= planned["plan_ms_median"] / 20
     assert imagined["horizon"] >= 16
     assert imagined["ratio_persistence"] < 0.5
     assert imagined["ratio_shuffled"] < 0.5

@@ -32,14 +32,14 @@ MOMENT = {
 }
 EPISODE = {
     **{"task": 0, "steps": -1, "goal": [5, 6], "reach": 2.5, "map": PNG, "frames": PNG, "frame_size": [2, 2]},
-    **{"moments": [MOMENT, {**MOMENT, "mode": 1, "plan": None, "recalled": None}], "plans": [PLAN]},
+    **{"moments": [MOMENT, {**MOMENT, "mode": 1, "plan": None, "recalled": None}], "plans": [PLAN], "goal_frame": PNG},
 }
 RECORDING = {"version": 1, "block": 4, "episodes": [EPISODE]}
 
 
 def without_a_map(value: dict) -> None:
     episode = value["episodes"][0]
-    episode |= {"goal": None, "reach": None, "map": None, "frames": None, "frame_size": None}
+    episode |= {"goal": None, "reach": None, "map": None, "frames": None, "frame_size": None, "goal_frame": None}
     for moment in episode["moments"]:
         moment["at"] = None
     for plan in episode["plans"]:
