@@ -70,6 +70,20 @@ class BoxActions:
         _, _, centre, half = _limits(self, features.dtype, features.device)
         return self.project(torch.addcmul(centre, half, features))
 
+    def boundary(self, direction: Tensor) -> Tensor:
+        """Unit vectors (..., A) -> features of the farthest action in that direction that can be executed, (..., A).
+
+        Explorers and gauges scale from here, so that they cover all that a planner may use: the corners of a box too.
+        """
+        _, _, _, half = _limits(self, direction.dtype, direction.device)
+        if self.max_norm is not None and all(math.isclose(h, self.max_norm, rel_tol=1e-6) for h in half.tolist()):
+            return direction  # the usual case: a ball that touches its box
+        length = 1 / direction.abs().amax(-1, keepdim=True).clamp(min=1e-9)
+        if self.max_norm is not None:
+            norm = torch.linalg.vector_norm(half * direction, dim=-1, keepdim=True)
+            length = torch.minimum(length, self.max_norm / norm.clamp(min=1e-9))
+        return direction * length
+
     def primitives(self) -> Tensor:
         """Rest, then full strength in all directions, then half strength: (N, A).
 
@@ -83,7 +97,7 @@ class BoxActions:
         else:
             eye = torch.eye(self.size)
             direction = torch.cat([eye, -eye])
-        rest, full = self.project(centre), self.project(centre + half * direction)
+        rest, full = self.project(centre), self.project(centre + half * self.boundary(direction))
         return torch.cat([rest[None], full, (full + rest) / 2])
 
     def to_env(self, actions: NDArray) -> NDArray:

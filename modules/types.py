@@ -355,6 +355,10 @@ class Actions(Protocol):
         """What a network gives, (..., A) -> an action that can be executed, (..., A)."""
         ...
 
+    def boundary(self, direction: Tensor) -> Tensor:
+        """Unit vectors (..., A) -> features of the farthest action in that direction, (..., A)."""
+        ...
+
     def primitives(self) -> Tensor:
         """Some actions that stand for all, (N, A): rest first, then full strength, then weaker ones."""
         ...

@@ -90,7 +90,7 @@ def pushing(
     direction = rng.standard_normal((len(start), space.size))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     block = agent.world_model.action_block
-    full = space.scale(torch.from_numpy(direction)).numpy().astype(np.float32)
+    full = space.scale(space.boundary(torch.from_numpy(direction))).numpy().astype(np.float32)
     actions = np.repeat(full[:, None], 2 * block, 1)
     states = start
     for k in range(2 * block):

@@ -160,7 +160,8 @@ class Explorer:
         each = np.where(held, each, self._turned(each, config.jitter))
         strength = np.where(held, rng.standard_normal((count, 1, 1)), rng.standard_normal((count, self.block, 1)))
         strength = np.clip(config.strength + 0.3 * strength, 0.05, 1.0)
-        return self.actions.scale(torch.from_numpy(each * strength)).numpy().astype(np.float32)
+        farthest = self.actions.boundary(torch.from_numpy(each))
+        return self.actions.scale(farthest * torch.from_numpy(strength)).numpy().astype(np.float32)
 
     def _turned(self, direction: NDArray, by: float) -> NDArray:
         direction = direction + by * self.rng.standard_normal(direction.shape)

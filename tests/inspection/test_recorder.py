@@ -97,7 +97,7 @@ def test_an_episode_ends_at_its_goal():
 
 def test_what_is_recorded_is_the_evaluation_itself(trained_run):
     """The same noise and the same search: the episode in the player is the one in the table."""
-    config, agent, _ = load_run(trained_run, "cpu", 1)
+    config, agent = tiny(), load(trained_run, "cpu")
     at: list[np.ndarray] = []
     plain, raw = evaluate(agent, ROOMS, 8, 3, watch=lambda _: lambda step: at.append(step.moment.info["state"]))
     recorder = recorder_of(agent, config, ROOMS)
@@ -110,7 +110,7 @@ def test_what_is_recorded_is_the_evaluation_itself(trained_run):
 
 
 def test_mode_1_has_no_plans(trained_run):
-    config, agent, _ = load_run(trained_run, "cpu", 1)
+    config, agent = tiny(), load(trained_run, "cpu")
     found = recorded(agent, config, ROOMS, mode=1)
     check(found)
     assert all(not e["plans"] and e["moments"][0]["plan"] is None for e in found["episodes"])

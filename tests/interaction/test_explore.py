@@ -291,3 +291,18 @@ def test_an_exploration_is_its_shards_whoever_explores_them(monkeypatch, random_
     assert here.scene.tolist() == ([0] * 4 + [1] * 4 + [2] * 2 if random_wall else [0] * 10)
     assert len(np.unique(here.states[:, 0, :2], axis=0)) == 10, "no shard repeats another"
     assert here.factors is not None and here.factors["agent_x"].shape == (10, 3) and here.positions is not None
+
+
+def test_exploration_covers_what_a_planner_may_use():
+    """In a box, the corners: actions there are longer than the half range in one direction. In a ball, nothing is."""
+    rng, count = np.random.default_rng(0), 2000
+    for space, longest in ((BoxActions((-1.0,) * 4, (1.0,) * 4), 2.0), (BoxActions((-1.0,) * 4, (1.0,) * 4, 1.0), 1.0)):
+        explorer = Explorer(Config(), space, count, 4, rng)
+        actions = np.concatenate([explorer.next_block() for _ in range(4)])
+        norms = np.linalg.norm(actions, axis=-1)
+        assert np.abs(actions).max() <= 1 + 1e-6 and norms.max() <= longest + 1e-6
+        full = np.abs(actions).max(-1) if longest == 2.0 else norms
+        assert (full > 0.99).mean() > 0.2, "full strength reaches the boundary of the space"
+        if longest == 2.0:
+            planned = np.linalg.norm(rng.uniform(-1, 1, (10_000, 4)), axis=1)
+            assert norms.max() > np.quantile(planned, 0.95), "the longest explored action is as long as planned ones"
