@@ -97,6 +97,8 @@ class Discrete:
     def from_features(self, features: Tensor) -> Tensor:
         return self.project(features)
 
+    boundary = features
+
     def primitives(self) -> Tensor:
         return torch.eye(self.size)
 

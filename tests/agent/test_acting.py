@@ -75,6 +75,9 @@ def test_oracles_stand_in_for_world_model_and_cost():
             asked.append("rollout")
             return agent.world_model.rollout(state, actions, z, context)
 
+        def predict(self, state, actions, z=None, context=None):
+            return self.rollout(state, actions[:, None]).states[:, 0]
+
         def status(self):
             return {"oracle": 1.0}
 

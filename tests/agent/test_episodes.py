@@ -181,6 +181,9 @@ def test_surprise_is_of_the_learned_model_also_when_an_oracle_plans():
         def rollout(self, state, actions, z=None, context=None):
             return Imagined(state.map(lambda x: x[:, None].expand(-1, actions.shape[1], -1)), actions)
 
+        def predict(self, state, actions, z=None, context=None):
+            return state
+
         def status(self):
             return {}
 

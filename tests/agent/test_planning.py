@@ -42,6 +42,9 @@ class Moving:
         self.z_size = z_size
         self.asked: list[tuple[Tensor | None, Any]] = []
 
+    def predict(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> State:
+        return self.rollout(state, actions[:, None]).states[:, 0]
+
     def rollout(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> Imagined:
         self.asked.append((z, context))
         moves = actions[:, :, 0] if z is None else actions[:, :, 0] + z

@@ -60,7 +60,9 @@ def test_what_a_variant_is_trained_for_fits_the_agent_that_acts(tmp_path: Path):
             if isinstance(now, bool) or not isinstance(now, int | float):
                 continue
             try:
-                variant = setting(f"{group}.{f.name}", now + 1 if isinstance(now, int) else now / 2)(full)
+                variant = setting(
+                    f"{group}.{f.name}", 3 - now if f.name == "mode" else now + 1 if isinstance(now, int) else now / 2
+                )(full)
                 check(variant)
             except (ValueError, UserError):
                 continue
