@@ -176,6 +176,9 @@ class Agent:
             action = _pick(episode.plan.actions.flatten(1, 2), episode.offset)
             episode.offset += 1
 
+        now, number = episode.time.copy(), episode.number.copy()
+        self._executed(episode, action, directive)
+        out = self.actor.actions.to_env(action.cpu().numpy().copy())  # the caller's own: the plan goes on with ours
         decision = Decision(
             mode=directive.mode,
             state=state,
@@ -184,8 +187,8 @@ class Agent:
             action=action,
             replanned=replanned,
             rows=None if planned is None else torch.from_numpy(np.flatnonzero(due)),
-            time=torch.from_numpy(episode.time.copy()),
-            episode=torch.from_numpy(episode.number.copy()),
+            time=torch.from_numpy(now),
+            episode=torch.from_numpy(number),
             surprise=surprise,
             plan=episode.plan if directive.mode == 2 else None,
             proposal_energy=planned and planned.proposal_energy,
@@ -193,10 +196,9 @@ class Agent:
             plan_cost=planned and planned.cost,
             candidates=planned and planned.candidates,
             status=status,
+            milliseconds=(time.perf_counter() - began) * 1e3,
         )
-        self._executed(episode, action, directive)
-        out = self.actor.actions.to_env(action.cpu().numpy().copy())  # the caller's own: the plan goes on with ours
-        return (out[0] if single else out), decision.but(milliseconds=(time.perf_counter() - began) * 1e3)
+        return (out[0] if single else out), decision
 
     def remember(self, decision: Decision) -> None:
         """Step 7, memory: write the state of a decision and its action, held for a block. A listener of life."""

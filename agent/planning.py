@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from modules.actor import Actor
-from modules.types import Cost, Directive, Imagined, Plan, State, TrajectoryCost, WorldModel
+from modules.types import Cost, Directive, Float, Imagined, Plan, State, TrajectoryCost, WorldModel
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Planned:
     """(E, H, ...) under the chosen plan."""
     cost: TrajectoryCost
     """Of the chosen plan, leading axes (E,)."""
-    proposal_energy: Tensor
+    proposal_energy: Float[Tensor, " E"]
     """(E,) energy of the first proposal, before any improvement."""
     candidates: Plan
     """Of the last iteration: actions (E, N, H, K, A), energy (E, N)."""
@@ -54,7 +54,7 @@ def plan(
     state: State,
     directive: Directive,
     generator: Generator,
-    last: Tensor | None = None,
+    last: Float[Tensor, "E L A"] | None = None,
     context: Any = None,
 ) -> Planned:
     """Search for the action sequence of least energy.
@@ -98,7 +98,11 @@ def plan(
 
 
 def imagine(
-    world_model: WorldModel, state: State, candidates: Tensor, z: Tensor | None = None, context: Any = None
+    world_model: WorldModel,
+    state: State,
+    candidates: Float[Tensor, "E N H K A"],
+    z: Tensor | None = None,
+    context: Any = None,
 ) -> Imagined:
     """States (E, ...) under candidates (E, N, H, K, A), latent variables (E, N, H, Z) -> imagined (E, N, H, ...)."""
     episodes, count = candidates.shape[:2]

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from modules.blocks import mlp
-from modules.types import Actions, Directive, Embedding, Goal, Planner, PlannerFactory, State
+from modules.types import Actions, Directive, Embedding, Float, Goal, Planner, PlannerFactory, State
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Policy(nn.Module):
         self.actions, self.state, self.goal = actions, state, goal
         self.net = nn.Sequential(nn.SiLU(), *mlp([config.hidden, config.hidden, actions.size]))
 
-    def forward(self, state: State, goal: Goal) -> Tensor:
+    def forward(self, state: State, goal: Goal) -> Float[Tensor, "B A"]:
         """States (B, ...), goals (B, ...) -> actions (B, A) in the environment's units, inside the action space."""
         return self.actions.from_features(self.net(self.state(state) + goal.embedded(self.goal)))
 
@@ -79,6 +79,6 @@ class Actor(nn.Module):
         return {"policy_trained": float(self.trained)}
 
 
-def distillation_loss(policy: Policy, state: State, goal: State, planned: Tensor) -> Tensor:
+def distillation_loss(policy: Policy, state: State, goal: State, planned: Float[Tensor, "B A"]) -> Tensor:
     """D(a*, A(s, g)): squared difference to the planned action (B, A), in half action ranges (section 3.1.3)."""
     return policy.actions.distance(policy(state, Goal(goal)), planned)

@@ -65,7 +65,7 @@ class RuleConfigurator:
         c, asked, status = self.config, situation.task.weights, situation.status
         if not c.adaptive:
             asked, status = {}, {"cost": {"critic_trained": 1.0}, "actor": {"policy_trained": 1.0}}
-        unknown = set(asked) - {drive.name for drive in self.drives}
+        unknown = set(asked) - {drive.name for drive in self.drives} if asked else ()
         if unknown:
             known = ", ".join(drive.name for drive in self.drives)
             raise ValueError(f"unknown drive {min(unknown)!r} in the task's weights: the drives are {known}")

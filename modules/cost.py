@@ -123,7 +123,10 @@ class CostModule(nn.Module):
         critic: HeadedCritic = self.critic  # pyright: ignore[reportAssignmentType]
         goal = _beside(directive.goal.embedded(critic.goal), states.latent.dim())
         heads = critic(states, goal).mean(-1)
-        return (heads * heads.new_tensor([directive.critic_weights.get(name, 0.0) for name in critic.names])).sum(-1)
+        weights = [directive.critic_weights.get(name, 0.0) for name in critic.names]
+        if len(weights) == 1:  # the usual case, without a sum over one head
+            return weights[0] * heads[..., 0]
+        return (heads * heads.new_tensor(weights)).sum(-1)
 
     def state(self, state: State, directive: Directive) -> TrajectoryCost:
         """C(s) = IC(s) + TC(s) of states (E, D) themselves, which no action of a plan has reached; H = 1."""

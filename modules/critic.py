@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modules.types import Drive, Embedding, Imagined, State
+from modules.types import Drive, Embedding, Float, Imagined, State
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,20 @@ class Critic(nn.Module):
         # Values begin high and come down from the goals outwards, as shortest paths do; from below they creep up.
         nn.init.constant_(last.bias, 0.5)
 
-    def forward(self, state: State, embedded_goal: Tensor) -> Tensor:
+    def forward(self, state: State, embedded_goal: Tensor) -> Float[Tensor, "*B J M"]:
         """State (..., D), embedded goal that broadcasts -> cost-to-go (..., J, M) in [0, 1 / (1 - gamma)]."""
         value = torch.sigmoid(self.heads(self.state(state) + embedded_goal)) / (1 - self.discount)
         return value.unflatten(-1, (len(self.drives), self.ensemble))
 
 
 def critic_loss(
-    critic: Critic, target: Critic, state: State, futures: Imagined, blocks: Tensor, goal: State, shuffled: bool = False
+    critic: Critic,
+    target: Critic,
+    state: State,
+    futures: Imagined,
+    blocks: Float[Tensor, " N"],
+    goal: State,
+    shuffled: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Learn the cost-to-go until the goal is reached by value iteration over imagined futures.
 

@@ -26,7 +26,7 @@ else:
     try:
         from jaxtyping import Float
     except ImportError:  # only tests check shapes; elsewhere Float[Tensor, "B D"] is a comment
-        from typing import Annotated as Float  # noqa: F401
+        from typing import Annotated as Float
 
 EnergyName = Literal["terminal", "literal", "last"]
 
@@ -99,9 +99,9 @@ class Observation:
 class State:
     """A representation s: a learned latent, and proprio (joints, energy, pain) that is copied and never learned."""
 
-    latent: Tensor
+    latent: Float[Tensor, "*B D"]
     """(..., D). A spatial latent is a flattened feature map."""
-    proprio: Tensor
+    proprio: Float[Tensor, "*B I"]
     """(..., I), I may be 0."""
 
     def map(self, f: Callable[[Tensor], Tensor]) -> State:
@@ -260,10 +260,10 @@ class Situation:
 class Plan:
     """An action sequence and what it is expected to cost."""
 
-    actions: Tensor
-    """(E, H, K, A)."""
-    energy: Tensor
-    """(E,)."""
+    actions: Float[Tensor, "*E H K A"]
+    """(E, H, K, A), or (E, N, H, K, A) for candidates."""
+    energy: Float[Tensor, "*E"]
+    """(E,), or (E, N)."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.blocks import MapShape, mlp, unflatten_map
-from modules.types import Actions, Imagined, State
+from modules.types import Actions, Float, Imagined, State
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,16 @@ class JEPA(nn.Module):
         else:
             self.change = {"mlp": MLPPredictor, "gru": GRUPredictor}[config.predictor](config, latent, proprio, size)
 
-    def predict(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> State:
+    def predict(
+        self, state: State, actions: Float[Tensor, "B K A"], z: Tensor | None = None, context: Any = None
+    ) -> State:
         """One step: state (B, ...), actions (B, K, A) in the environment's units -> state (B, ...)."""
         change = self.change(state, self.actions.features(actions).flatten(1))
         return State(state.latent + change.latent, state.proprio + change.proprio)
 
-    def rollout(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> Imagined:
+    def rollout(
+        self, state: State, actions: Float[Tensor, "B H K A"], z: Tensor | None = None, context: Any = None
+    ) -> Imagined:
         """Open loop: state (B, ...), actions (B, H, K, A) -> s[1..H], (B, H, ...)."""
         states: list[State] = []
         for block in actions.unbind(1):
@@ -176,7 +180,7 @@ class InverseDynamics(nn.Module):
         return self.net(torch.cat(maps, -1).permute(0, 3, 1, 2))
 
 
-def prediction_error(imagined: State, seen: State) -> Tensor:
+def prediction_error(imagined: State, seen: State) -> Float[Tensor, "*B"]:
     """(B,) mean squared difference between what was predicted and what came: the energy of a step."""
     error = (imagined.latent - seen.latent).square().mean(-1)
     if seen.proprio.shape[-1]:
