@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from modules.actions import BoxActions
 from modules.types import Actions, Observation, ObservationSpec
@@ -39,13 +40,31 @@ class EnvSpec:
             raise ValueError(f"not the spec of an environment: {error}") from error
 
 
-def as_tensors(observation: Any) -> Observation:
-    """An observation in Gymnasium's form (an array, or a dict of `pixels` and `sensors`) as tensors."""
+NAMES = ("pixels", "sensors")
+"""What an observation may hold: pixels (..., C, H, W) uint8 and/or sensors (..., S)."""
+
+
+def is_picture(part: Any) -> bool:
+    """Whether an array, or a space, holds pictures: uint8 with at least three axes, (..., C, H, W)."""
+    return part.dtype == np.uint8 and len(part.shape or ()) >= 3
+
+
+def named(observation: Any) -> dict[str, NDArray[Any]]:
+    """The parts of an observation in Gymnasium's form (an array, or a dict) that the agent perceives, by name.
+
+    The only place that tells pixels from sensors. The arrays share memory with the observation: copy what is kept,
+    because an environment may write its next observation into the same array.
+    """
     if isinstance(observation, dict):
-        pixels, sensors = observation.get("pixels"), observation.get("sensors")
-    else:
-        array = np.asarray(observation)
-        pixels, sensors = (array, None) if array.dtype == np.uint8 and array.ndim >= 3 else (None, array)
+        return {name: np.asarray(part) for name, part in observation.items() if name in NAMES}
+    array = np.asarray(observation)
+    return {"pixels" if is_picture(array) else "sensors": array}
+
+
+def as_tensors(observation: Any) -> Observation:
+    """An observation in Gymnasium's form as tensors."""
+    parts = named(observation)
+    pixels, sensors = parts.get("pixels"), parts.get("sensors")
     return Observation(
         None if pixels is None else torch.from_numpy(np.ascontiguousarray(pixels)),
         None if sensors is None else torch.from_numpy(np.ascontiguousarray(sensors, np.float32)),

@@ -31,7 +31,7 @@ from agent.config import Config, options_of
 from agent.errors import UserError, nearest
 from agent.inspection import check_exploration, check_simulator
 from agent.inspection.finding import Finding
-from agent.interaction.observations import NAMES, is_picture
+from agent.spec import NAMES, is_picture
 from envs import SIMULATORS
 from envs.gym_env import SimEnv
 

@@ -23,7 +23,7 @@ from agent.errors import UserError
 from agent.inspection.check_speed import observing_share, speed_finding
 from agent.inspection.finding import Finding
 from agent.interaction.explore import Explorer
-from agent.interaction.observations import named
+from agent.spec import named
 from envs.gym_env import SimEnv
 from modules.actions import BoxActions
 

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.errors import UserError, nearest
-from agent.spec import EnvSpec
+from agent.spec import NAMES, EnvSpec, is_picture
 from envs import SIMULATORS, SimEnv, Simulator, SimVectorEnv
 from envs.api import Expert, Factors, Goals, Scenes, View
 from modules.actions import BoxActions
@@ -108,10 +108,10 @@ def spec_of_spaces(env_id: str, observation: gym.Space, action: gym.Space) -> En
     if not isinstance(action, gym.spaces.Box) or len(action.shape) != 1 or not action.is_bounded():
         raise UserError(f"environment {env_id} has actions {action}; this agent acts in a bounded one-dimensional Box")
     spaces = dict(observation) if isinstance(observation, gym.spaces.Dict) else {"": observation}
-    pixels = next((s for s in spaces.values() if s.dtype == np.uint8 and len(s.shape or ()) == 3), None)
+    pixels = next((s for s in spaces.values() if is_picture(s) and len(s.shape or ()) == 3), None)
     sensors = next((s for s in spaces.values() if s.dtype != np.uint8 and len(s.shape or ()) == 1), None)
     boxes = all(isinstance(s, gym.spaces.Box) for s in spaces.values())
-    if not boxes or (pixels is None and sensors is None) or not ({*spaces} <= {"", "pixels", "sensors"}):
+    if not boxes or (pixels is None and sensors is None) or not ({*spaces} <= {"", *NAMES}):
         raise UserError(
             f"environment {env_id} has observations {observation}; this agent perceives a Box of uint8 pixels "
             "(channels, rows, columns), a one-dimensional Box of numbers, or a Dict of both as pixels and sensors"

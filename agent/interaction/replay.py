@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from agent.interaction.driver import Transition
+from agent.spec import named
 from modules.types import Observation
 
 
@@ -220,11 +221,7 @@ class Pieces:
 
 def _named(observation: Any, info: dict[str, Any]) -> dict[str, NDArray]:
     """What is kept of E environments, by name: pixels, sensors, and physical states where `info` has them."""
-    named = observation if isinstance(observation, dict) else {"": observation}
-    kept = {k: np.asarray(v) for k, v in named.items() if k in ("pixels", "sensors")}
-    if "" in named:
-        array = np.asarray(named[""])
-        kept["pixels" if array.dtype == np.uint8 and array.ndim == 4 else "sensors"] = array
+    kept = named(observation)
     if "sensors" in kept:
         kept["sensors"] = kept["sensors"].astype(np.float32, copy=False)
     if isinstance(info.get("state"), np.ndarray):

@@ -1,12 +1,15 @@
 """One function tells pixels from sensors, for arrays, dicts, batches and spaces."""
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from agent.interaction.observations import is_picture, named
+from agent.spec import EnvSpec, is_picture, named
+from modules.actions import BoxActions
+from modules.types import ObservationSpec
 
 PIXELS, SENSORS = np.zeros((5, 3, 8, 8), np.uint8), np.arange(10, dtype=np.float32).reshape(5, 2)
 
@@ -25,12 +28,6 @@ def test_parts_have_names(observation: Any, names: list[str]):
     assert list(named(observation)) == names
 
 
-def test_one_environment_is_taken_out_of_a_batch():
-    assert named(SENSORS, 3)["sensors"].tolist() == [6, 7]
-    one = named({"pixels": PIXELS, "sensors": SENSORS}, 3)
-    assert one["pixels"].shape == (3, 8, 8) and one["sensors"].tolist() == [6, 7]
-
-
 def test_a_batch_of_pictures_is_pixels():
     assert list(named(PIXELS)) == ["pixels"]
 
@@ -38,3 +35,16 @@ def test_a_batch_of_pictures_is_pixels():
 def test_spaces_are_told_apart_like_arrays():
     assert is_picture(spaces.Box(0, 255, (3, 8, 8), np.uint8)) and is_picture(PIXELS[0])
     assert not is_picture(spaces.Box(0, 1, (3, 8, 8), np.float32)) and not is_picture(spaces.Discrete(3))
+
+
+def test_the_spec_survives_json_and_strangers_are_refused():
+    seen = ObservationSpec((2, 8, 8), (-1.0,), (1.0,), ("x",), (0,), (0.0,), (1.0,), (0,))
+    spec = EnvSpec(seen, BoxActions((-1.0, -2.0), (1.0, 2.0), 1.5))
+    assert EnvSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    for broken in (
+        {},
+        {**spec.to_json(), "actions": {"kind": "ropes"}},
+        {**spec.to_json(), "observation": {"eyes": 2}},
+    ):
+        with pytest.raises(ValueError, match="spec|kind"):
+            EnvSpec.from_json(broken)
