@@ -46,5 +46,5 @@ def test_the_spec_survives_json_and_strangers_are_refused():
         {**spec.to_json(), "actions": {"kind": "ropes"}},
         {**spec.to_json(), "observation": {"eyes": 2}},
     ):
-        with pytest.raises(ValueError, match="spec|kind"):
+        with pytest.raises(ValueError, match=r"spec|kind"):
             EnvSpec.from_json(broken)
