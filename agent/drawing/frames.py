@@ -25,7 +25,7 @@ BORDER, GAP, LABEL, HEAD, BOUNDARY = 4, 6, 150, 104, 26
 
 ROWS = (
     ("real", "observed"),
-    ("imagined", "decoded from the state"),
+    ("imagined", "decoded state"),
     ("error", "red: only imagined\nblue: only real"),
 )
 
