@@ -138,16 +138,16 @@ class Agent:
         Raises:
             ValueError: the observation is not what the agent perceives, or E is not the number of goals.
         """
-        began = time.perf_counter()
+        began, device = time.perf_counter(), self.device
         percept, single = self.sense(observation)
         episode, first = self._begin(percept, is_first)
 
         # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
-        firsts = torch.from_numpy(first).to(self.device)
+        firsts = torch.from_numpy(first).to(device)
         episode.carry, state = self.perception.observe(episode.carry, percept, episode.last_action, firsts)
         surprise = self._compare(episode, state, first)
         status = self.status()
-        replan = torch.from_numpy(self._due(episode, episode.directive)).to(self.device)
+        replan = torch.from_numpy(self._due(episode, episode.directive)).to(state.latent.device)
         situation = Situation(
             state,
             self.task,
@@ -315,6 +315,8 @@ class Agent:
             episode.reference = state
             episode.executed = state.latent.new_zeros(episode.size, block, self.actor.actions.size)
             return None
+        if int(episode.since.max()) < block and not first.any():
+            return None  # the usual case: every block goes on
         ends = (episode.since == block) & ~first
         surprise = None
         if ends.any():
