@@ -23,12 +23,24 @@ from torch import Tensor, nn
 from agent.planning import Level, Planned, plan
 from agent.spec import EnvSpec, as_tensors, checked
 from modules.actor import Actor
+from modules.blocks import device_of
 from modules.configurator import Overridden
 from modules.cost import CostModule
 from modules.decoder import Decoder
 from modules.memory import EpisodicMemory
-from modules.perception import Encoder
-from modules.types import Configurator, Cost, Decision, Directive, Goal, Observation, Plan, Situation, State, Task
+from modules.types import (
+    Configurator,
+    Cost,
+    Decision,
+    Directive,
+    Goal,
+    Observation,
+    Perception,
+    Plan,
+    Situation,
+    State,
+    Task,
+)
 from modules.types import WorldModel as WorldModelProtocol
 from modules.world_model import JEPA, InverseDynamics, prediction_error
 
@@ -72,7 +84,7 @@ class Agent:
     def __init__(
         self,
         spec: EnvSpec,
-        perception: Encoder,
+        perception: Perception,
         world_model: JEPA,
         cost: CostModule,
         actor: Actor,
@@ -279,14 +291,16 @@ class Agent:
         """Plan in the episodes that are due, and note it in them; None when there are none."""
         if not due.any():
             return None
-        last = self._rest(episode)
+        last, read = self._rest(episode), getattr(self.level.world_model, "read", None)
+        context = None if read is None else read(self.memory, state if due.all() else state[torch.from_numpy(due)])
         if due.all():
-            planned = plan(self.level, state, directive, self.generator, last)
+            planned = plan(self.level, state, directive, self.generator, last, context)
             episode.plan = planned.plan
         else:
             rows = torch.from_numpy(np.flatnonzero(due)).to(self.device)
             goal = directive.goal and directive.goal[rows]
-            planned = plan(self.level, state[rows], directive.but(goal=goal), self.generator, last[rows])
+            asked = directive.but(goal=goal)
+            planned = plan(self.level, state[rows], asked, self.generator, last[rows], context)
             assert episode.plan is not None
             actions, energy = episode.plan.actions.clone(), episode.plan.energy.clone()
             actions[rows], energy[rows] = planned.plan.actions, planned.plan.energy
@@ -361,11 +375,11 @@ class Agent:
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        return self.perception.sensor_offset.device
+        return device_of(self.perception)
 
     def modules(self) -> dict[str, nn.Module]:
         """Everything with weights, by name."""
-        return {
+        every = {
             "perception": self.perception,
             "world_model": self.world_model,
             "inverse": self.inverse,
@@ -373,6 +387,7 @@ class Agent:
             "actor": self.actor,
             "decoder": self.decoder,
         }
+        return {name: module for name, module in every.items() if isinstance(module, nn.Module)}
 
 
 def _pick(actions: Tensor, offset: NDArray[np.int64]) -> Tensor:

@@ -15,6 +15,15 @@ MapShape = tuple[int, int, int]
 """(C, rows, columns) of a spatial latent."""
 
 
+def device_of(module: object) -> torch.device:
+    """Where the weights of a module live; the CPU for what has none."""
+    if isinstance(module, nn.Module):
+        for held in (module.parameters(), module.buffers()):
+            for tensor in held:
+                return tensor.device
+    return torch.device("cpu")
+
+
 def mlp(sizes: list[int]) -> nn.Sequential:
     """Linear layers with SiLU between them: sizes[0] -> ... -> sizes[-1]."""
     layers: list[nn.Module] = []

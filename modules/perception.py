@@ -69,6 +69,8 @@ class Encoder(nn.Module):
                 "a spatial latent needs pixels, and this environment has none: use --perception.latent vector"
             )
         self.config, self.spec = config, spec
+        self.proprio_size = len(spec.proprio_index)
+        """I."""
         low, high = torch.tensor(spec.sensor_low), torch.tensor(spec.sensor_high)
         bounded = torch.isfinite(low) & torch.isfinite(high)
         self.register_buffer("sensor_offset", torch.where(bounded, (low + high) / 2, torch.zeros_like(low)))
@@ -119,11 +121,6 @@ class Encoder(nn.Module):
         if rows < 1 or columns < 1:
             raise ValueError(f"pictures of {height}x{width} are smaller than one patch of {config.patch} pixels")
         return channels, rows, columns
-
-    @property
-    def proprio_size(self) -> int:
-        """I."""
-        return len(self.spec.proprio_index)
 
     def encode(self, observation: Observation) -> State:
         """Observation (B, ...) -> State (B, ...)."""

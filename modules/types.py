@@ -140,7 +140,7 @@ class Embedding(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """The state to reach, with what heads have read of it: acting asks the same questions at every step.
+    """The goal state, with a cache of its embeddings.
 
     Embeddings are valid for the weights they were computed with. Whoever changes weights makes a new Goal
     (see `agent.agent.Agent.weights_changed`).
@@ -207,7 +207,7 @@ class Directive:
     weights: Mapping[str, float]
     """u_j: weight of each intrinsic drive by name; a drive that is not named has weight 0."""
     critic_weights: Mapping[str, float]
-    """v_j: weight of each head of the trainable cost by drive; without any that is not 0 the critic is not asked."""
+    """v_j: weight of each head of the trainable cost by drive; if all are 0, the critic is skipped."""
     discount: float
     """gamma of the critic, per imagined step."""
     energy: EnergyName
@@ -379,6 +379,12 @@ class Perception(Protocol):
 
     context: int
     """Observations before a moment that its state depends on; 0 for an encoder without memory."""
+    latent_size: int
+    """D."""
+    proprio_size: int
+    """I."""
+    map_shape: tuple[int, int, int] | None
+    """(C, rows, columns) of a spatial latent."""
 
     def initial(self, episodes: int) -> Any:
         """The carry of E episodes before their first observation."""
@@ -399,7 +405,10 @@ class Perception(Protocol):
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """s[t+1] = Pred(s[t], a[t], z[t]); one imagined step covers a block of K primitive actions."""
+    """s[t+1] = Pred(s[t], a[t], z[t]); one imagined step covers a block of K primitive actions.
+
+    A model that also has `read(memory, state) -> context` is given what it read from memory in every rollout of a plan.
+    """
 
     action_block: int
     """K."""

@@ -100,7 +100,7 @@ class Discrete:
     boundary = features
 
     def primitives(self) -> Tensor:
-        return torch.eye(self.size)
+        return torch.cat([self.rest(torch.eye(1))[None], torch.eye(self.size)])
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b).square().mean()
@@ -264,15 +264,38 @@ def test_a_predictor_with_a_latent_variable_is_planned_with():
     assert planned.imagined.z is None, "the chosen plan is imagined without noise"
 
 
+def test_a_world_model_reads_memory():
+    """D6: what `read` takes from memory for these states reaches every rollout as its context."""
+
+    class Reminded(Adding):
+        given: list[Any] = []
+
+        def read(self, memory: Any, state: State) -> Tensor:
+            return memory.recall(state.latent, top_k=1)
+
+        def rollout(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> Imagined:
+            self.given.append(context)
+            return super().rollout(state, actions, z, context)
+
+    agent, environment = born(tiny_maze())
+    assert environment.truth is not None
+    seen = environment.truth.observe(environment.truth.reset(np.random.default_rng(0), 2))["sensors"]
+    agent.remember(agent.act(seen)[1])
+    held = agent.memory.records().state.latent
+    acting = agent.acting(world_model=Reminded(torch.zeros(2, held.shape[1]), agent.world_model.action_block))
+    acting.act(seen)
+    assert Reminded.given and all(torch.allclose(context, held, atol=1e-5) for context in Reminded.given)
+
+
 def test_a_perception_may_carry_frames():
     """D7: stacked frames; the agent's loop hands the carry on, and a reset empties it for that row only."""
 
-    class Stacked(nn.Module):
+    class Stacked:
         context = 2
 
         def __init__(self, inner: Any) -> None:
-            super().__init__()
-            self.inner, self.sensor_offset = inner, inner.sensor_offset
+            self.inner, self.latent_size, self.map_shape = inner, inner.latent_size, inner.map_shape
+            self.proprio_size = inner.proprio_size
 
         def initial(self, episodes: int) -> None:
             return None
@@ -289,8 +312,8 @@ def test_a_perception_may_carry_frames():
             return {}
 
     agent, environment = born(tiny_maze())
-    encode = agent.perception.encode
-    agent.perception = Stacked(agent.perception)  # pyright: ignore[reportAttributeAccessIssue]
+    encode = agent.perception.encode  # pyright: ignore[reportAttributeAccessIssue]
+    agent.perception = Stacked(agent.perception)
     assert environment.truth is not None
     seen = [environment.truth.observe(environment.truth.reset(np.random.default_rng(i), 2))["sensors"] for i in (0, 1)]
     first, second = (encode(Observation(None, torch.from_numpy(x))).latent for x in seen)
@@ -348,7 +371,7 @@ def test_a_configurator_of_ones_own():
 
 
 def test_every_door_test_is_short():
-    """Under 40 lines each, so that a door is one and not a corridor."""
+    """Under 40 lines each; toys that several of them use stand beside them."""
     import ast
     from pathlib import Path
 

@@ -19,16 +19,15 @@ from agent.interaction.environment import Environment
 from agent.spec import as_tensors
 from envs.api import Array, Simulator
 from envs.gym_env import as_observation
-from modules.blocks import mlp
-from modules.perception import Encoder
-from modules.types import Directive, Imagined, State, TrajectoryCost
+from modules.blocks import device_of, mlp
+from modules.types import Directive, Imagined, Perception, State, TrajectoryCost
 
 READER_STATES, READER_STEPS, READER_BATCH = 6000, 1200, 256
 
 
-def perceive(perception: Encoder, simulator: Simulator, states: Array) -> State:
+def perceive(perception: Perception, simulator: Simulator, states: Array) -> State:
     """Physical states (N, S) as the agent perceives them, each as the first moment of an episode."""
-    percepts, device = as_tensors(as_observation(simulator.observe(states))), perception.sensor_offset.device
+    percepts, device = as_tensors(as_observation(simulator.observe(states))), device_of(perception)
     return perception.encode_window(percepts.map(lambda x: x[:, None].to(device)))[:, 0]
 
 
@@ -40,7 +39,7 @@ class OracleDynamics:
 
     z_size = 0
 
-    def __init__(self, simulator: Simulator, perception: Encoder, block: int) -> None:
+    def __init__(self, simulator: Simulator, perception: Perception, block: int) -> None:
         self.simulator, self.perception, self.action_block = simulator, perception, block
         self.states: Array = np.zeros((0, 0))
         self.visited: Array = np.zeros((0, 0, 0))
@@ -91,7 +90,7 @@ class StateReader(nn.Module):
         return torch.clamp(self.mean + self.std * standard, self.low, self.high).double().cpu().numpy()
 
 
-def fit_reader(perception: Encoder, environment: Environment, seed: int = 0) -> tuple[StateReader, float]:
+def fit_reader(perception: Perception, environment: Environment, seed: int = 0) -> tuple[StateReader, float]:
     """Fit a reader of the true state on states that the environment draws, tasks' scenes included.
 
     Returns:

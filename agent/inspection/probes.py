@@ -10,8 +10,7 @@ from torch import Tensor
 
 from agent.interaction.replay import Replay
 from agent.learning.records import encode_at
-from modules.perception import Encoder
-from modules.types import State
+from modules.types import Perception, State
 
 
 def ridge(x: Tensor, y: Tensor, strength: float = 1e-4) -> Tensor:
@@ -27,7 +26,7 @@ def read(weights: Tensor, x: Tensor) -> Tensor:
     return x @ weights[:-1] + weights[-1]
 
 
-def encode_some(perception: Encoder, replay: Replay, episodes: Tensor, moments: Tensor) -> State:
+def encode_some(perception: Perception, replay: Replay, episodes: Tensor, moments: Tensor) -> State:
     """States at (episode, moment), (N,) each, encoded in pieces."""
     return State.cat(
         [
@@ -43,7 +42,7 @@ def features(state: State) -> Tensor:
 
 
 @torch.no_grad()
-def position_probe(perception: Encoder, data: Replay, seed: int = 0, count: int = 2000) -> Tensor:
+def position_probe(perception: Perception, data: Replay, seed: int = 0, count: int = 2000) -> Tensor:
     """A linear probe from states to positions (D + I + 1, 2), for pictures."""
     assert data.positions is not None
     generator = torch.Generator().manual_seed(seed)

@@ -12,11 +12,11 @@ from agent.config import LearnConfig
 from agent.console import Progress
 from agent.interaction.replay import Replay
 from agent.learning.records import Scenes, next_record, remember
+from modules.blocks import device_of
 from modules.cost import CostModule
 from modules.critic import Critic, critic_loss
 from modules.memory import EpisodicMemory
-from modules.perception import Encoder
-from modules.types import Imagined, State, WorldModel
+from modules.types import Imagined, Perception, State, WorldModel
 
 ROWS, GOALS = 8, 16  # records and goals of each scene in a batch
 PIECE = 256  # records whose futures are imagined at once
@@ -29,7 +29,7 @@ class CriticUpdate:
 
     def __init__(
         self,
-        perception: Encoder,
+        perception: Perception,
         model: WorldModel,
         cost: CostModule,
         memory: EpisodicMemory,
@@ -43,7 +43,7 @@ class CriticUpdate:
         self.perception, self.model, self.memory, self.replay, self.learn = perception, model, memory, replay, learn
         self.steps, self.rate = learn.critic_steps, learn.critic_rate
         self.parameters = list(self.critic.parameters())
-        self.held = primitives[:, None].expand(-1, model.action_block, -1).to(perception.sensor_offset.device)
+        self.held = primitives[:, None].expand(-1, model.action_block, -1).to(device_of(perception))
         self._table: Imagined | None = None
 
     def ready(self, replay: Replay) -> bool:

@@ -11,7 +11,7 @@ from agent.interaction.replay import Replay
 from agent.learning.records import encode_at, remember
 from modules.decoder import Decoder, decoder_loss
 from modules.memory import EpisodicMemory
-from modules.perception import Encoder
+from modules.types import Perception
 
 BATCH = 64
 
@@ -22,7 +22,7 @@ class DecoderUpdate:
     name, shared = "decoder", False
 
     def __init__(
-        self, perception: Encoder, decoder: Decoder, memory: EpisodicMemory, replay: Replay, learn: LearnConfig
+        self, perception: Perception, decoder: Decoder, memory: EpisodicMemory, replay: Replay, learn: LearnConfig
     ) -> None:
         self.perception, self.decoder, self.memory, self.replay, self.learn = (
             perception, decoder, memory, replay, learn,

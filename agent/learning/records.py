@@ -9,16 +9,16 @@ import torch
 from torch import Generator, Tensor
 
 from agent.interaction.replay import Replay
+from modules.blocks import device_of
 from modules.memory import EpisodicMemory, Records
-from modules.perception import Encoder
-from modules.types import Observation, State
+from modules.types import Observation, Perception, State
 
 
 @torch.no_grad()
-def remember(perception: Encoder, memory: EpisodicMemory, replay: Replay, count: int) -> None:
+def remember(perception: Perception, memory: EpisodicMemory, replay: Replay, count: int) -> None:
     """Perceive what was explored, and write it to memory: as many whole episodes as hold `count` records."""
     memory.clear()
-    length, block, device = replay.length, replay.actions.shape[2], perception.sensor_offset.device
+    length, block, device = replay.length, replay.actions.shape[2], device_of(perception)
     episodes = max(1, min(replay.episodes, count // (length + 1), memory.config.capacity // (length + 1)))
     for first in range(0, episodes, 16):
         chosen = torch.arange(first, min(first + 16, episodes))
@@ -55,12 +55,12 @@ def next_record(records: Records, step: int) -> Tensor:
     return torch.tensor([index.get((e, t + step), i) for i, (e, t) in enumerate(moments)])
 
 
-def encode_at(perception: Encoder, replay: Replay, episode: Tensor, moment: Tensor) -> tuple[State, Observation]:
+def encode_at(perception: Perception, replay: Replay, episode: Tensor, moment: Tensor) -> tuple[State, Observation]:
     """States and observations at single moments, (n,) each.
 
     A perception with a carry sees each episode from its beginning, so that its states are those of life.
     """
-    device = perception.sensor_offset.device
+    device = device_of(perception)
     seen = replay.observe(episode, moment).map(lambda x: x.to(device))
     if not perception.context:
         return perception.encode_window(seen.map(lambda x: x[:, None]))[:, 0], seen

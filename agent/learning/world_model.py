@@ -8,15 +8,15 @@ Shapes: B windows, T states of a window, H = T - 1 steps, K primitive actions a 
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from agent.config import LearnConfig
 from agent.console import Progress
 from agent.interaction.replay import Replay
 from agent.learning import parallel
 from modules import losses
-from modules.perception import Encoder
-from modules.types import State
+from modules.blocks import device_of
+from modules.types import Perception, State
 from modules.world_model import JEPA, InverseDynamics
 
 
@@ -27,7 +27,7 @@ class WorldModelUpdate:
 
     def __init__(
         self,
-        perception: Encoder,
+        perception: Perception,
         model: JEPA,
         inverse: InverseDynamics,
         replay: Replay,
@@ -38,7 +38,7 @@ class WorldModelUpdate:
         self.replay, self.weights, self.learn = replay, weights, learn
         self.steps, self.rate = learn.world_model_steps, learn.learning_rate
         modules = (perception, model, inverse) if learn.train_encoder else (model, inverse)
-        self.parameters = [p for m in modules for p in m.parameters()]
+        self.parameters = [p for m in modules if isinstance(m, nn.Module) for p in m.parameters()]
 
     def ready(self, replay: Replay) -> bool:
         """A window has to fit."""
@@ -49,7 +49,7 @@ class WorldModelUpdate:
 
     def loss(self, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted terms of `losses.Config` on a batch of windows."""
-        learn, weights, device = self.learn, self.weights, self.perception.sensor_offset.device
+        learn, weights, device = self.learn, self.weights, device_of(self.perception)
         whole, begin = self.replay.draw(learn.batch, learn.window, generator)
         episode, acted = (parallel.part(x) for x in (whole, whole.roll(1) if learn.shuffle_actions else whole))
         seen = self.replay.observe(episode, slice(begin, begin + learn.window)).map(lambda x: x.to(device))
