@@ -40,7 +40,7 @@ run: install
 	@echo; echo "in a browser: $(RUN)/report.html   pictures: $(RUN)/imagination/   curves: $(VENV)/bin/tensorboard --logdir $(RUN)"
 
 test: install
-	AMI_CHECK_SHAPES=1 $(PY) -m pytest -m 'not slow' -n 2 --dist loadfile --durations 15 --cov --cov-fail-under 85
+	AMI_CHECK_SHAPES=1 $(PY) -m pytest -m 'not slow' -n 2 --dist loadfile --durations 15 --cov --cov-fail-under 95
 
 test-slow: install
 	$(PY) -m pytest -m slow --timeout 14400

@@ -127,7 +127,7 @@ class Agent:
         self.weights_changed()
 
     def weights_changed(self) -> None:
-        """Encode the goal anew: whoever changes the agent's weights in the middle of an episode has to say so."""
+        """Re-encode the goal. Call this after changing weights in the middle of an episode."""
         self._goal = None
         if self.task.goal is not None:
             with torch.no_grad():
@@ -230,7 +230,7 @@ class Agent:
         Args:
             changes: fields of the directive that are replaced: planner, mode, samples, iterations, horizon, ...
             world_model: what imagines in place of the learned world model (an oracle).
-            cost: what judges in place of drives and critic (an oracle).
+            cost: what evaluates in place of drives and critic (an oracle).
             seed: of the planners' random numbers.
         """
         other = copy.copy(self)

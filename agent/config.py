@@ -35,7 +35,7 @@ class ExploreConfig:
     wander: float = 0.6
     """Standard deviation of the change of direction from block to block, in radians."""
     jitter: float = 0.5
-    """The same from action to action where the action is not held."""
+    """Standard deviation of the change of direction between actions of a block that does not hold one, in radians."""
     strength: float = 0.8
     """Mean strength of an action in units of the largest; single ones vary by 0.3."""
 
@@ -97,7 +97,7 @@ class Config:
     env: str = "TwoRooms-v0"
     """Environment: an id of this project, or module:Id-v0 of any Gymnasium environment."""
     env_options: tuple[str, ...] = ()
-    """Options of the environment's constructor: layout=medium pixels=true. None: --env-options without a value."""
+    """Options of the environment's constructor: layout=medium pixels=true. To pass none, give --env-options alone."""
     max_steps: int = 60
     """Budget of an evaluation task, in primitive actions."""
     seed: int = 0

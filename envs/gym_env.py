@@ -142,6 +142,10 @@ class SimVectorEnv(VectorEnv):
         self._goals: Array | None = None
         self._elapsed = np.zeros(num_envs, np.int64)
         self._done = np.zeros(num_envs, bool)
+        self.observe_every = 1
+        """Steps from one observation to the next; between them `step` returns the last one. For explorers, which look
+        at nothing between the ends of blocks."""
+        self._steps, self._seen = 0, None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -156,7 +160,8 @@ class SimVectorEnv(VectorEnv):
             raise ValueError(f"reset options must be among 'state' and 'goal', got {sorted(unknown)}")
         self._states, self._goals = _drawn(self.simulator, self.np_random, self.num_envs, options)
         self._elapsed[:], self._done[:] = 0, False
-        return self.observe(), self._info()
+        self._steps, self._seen = 0, self.observe()
+        return self._seen, self._info()
 
     def step(self, actions: NDArray) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
         """One primitive action in each world, (N, A)."""
@@ -172,9 +177,12 @@ class SimVectorEnv(VectorEnv):
             self._goals = np.where(self._done[:, None], goals, self._goals)
             self._elapsed[self._done] = 0
         self._done = self._elapsed >= self.max_steps
+        self._steps += 1
+        if self._steps % self.observe_every == 0:
+            self._seen = self.observe()
         info = self._info()
         return (
-            self.observe(),
+            self._seen,
             info["success"].astype(np.float64),
             np.zeros(self.num_envs, bool),
             self._done.copy(),

@@ -43,10 +43,9 @@ class Config:
     warm_start: bool = True
     """Begin the search from the shifted last plan."""
     adaptive: bool = True
-    """Follow the task's weights and the status of the modules; if false, the settings above hold whatever the task and
-    however little was learned (ablation)."""
+    """If false, ignore the task's weights and whether critic and policy were trained (ablation)."""
     random_subgoals: bool = False
-    """Pursue states drawn from memory, a new one with every plan, in place of the goal (placebo)."""
+    """Plan for states drawn from memory, a new one with every plan, in place of the goal (placebo)."""
 
 
 class RuleConfigurator:

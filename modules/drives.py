@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modules.types import BodySpec, Imagined, State
+from modules.types import BodySpec, Drive, Imagined, State
 
 Measure = Callable[[Imagined, State | None, BodySpec], Tensor]
 """(imagined (..., H, D), goal that broadcasts against it or None, body) -> (..., H)."""
@@ -85,14 +85,17 @@ def compose(
     return tuple(IntrinsicDrive(n, weights.get(n, 1.0), floors.get(n, 0.0), DRIVES[n], body) for n in names)
 
 
-def intrinsic_hash(drives: Sequence[IntrinsicDrive]) -> str:
+def intrinsic_hash(drives: Sequence[Drive]) -> str:
     """SHA-256 over source and constants of the intrinsic cost: the same before and after any run."""
-    parts = "".join(f"{d.name}{_source(d.measure)}{d.body}" for d in drives)
+    parts = "".join(
+        f"{d.name}{_source(d.measure)}{d.body}" if isinstance(d, IntrinsicDrive) else f"{d.name}{_source(type(d))}{d}"
+        for d in drives
+    )
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def _source(f: Measure) -> str:
+def _source(f: Measure | type) -> str:
     try:
         return inspect.getsource(f)
     except OSError:  # typed into an interpreter: the compiled form names it as well
-        return f.__code__.co_code.hex()
+        return f.__code__.co_code.hex() if inspect.isfunction(f) else f.__qualname__

@@ -29,8 +29,8 @@ class Config:
     capacity: int = 20_000
     """Records held, the oldest are overwritten; 0 stores nothing. About 4 (D + I + K A) bytes each, once written."""
     temperature: float = 0.05
-    """Mean squared difference per latent dimension over which the match of two states falls by 1. Like the
-    next two for `recall`, which is there for Python; no command asks for it."""
+    """Mean squared difference per latent dimension over which the match of two states falls by 1. This and the next
+    two are used by `EpisodicMemory.recall` only."""
     gamma: float = 0.0
     """Weight of remembering nothing: with gamma > 0 a query unlike every record recalls 0."""
     top_k: int = 64

@@ -121,7 +121,7 @@ def run(args: EvaluateArguments, command_line: list[str]) -> int:
         "train_seed": config.seed,
         "env_options": list(args.env_options or config.env_options),
     }
-    _print(result, config, args.threads)
+    _print(args, result, config)
     _write(opened, result, recorder, _name(args, result))
     common.finish(result, args.json)
     return 0
@@ -197,7 +197,7 @@ def _write(output: Run, result: dict[str, Any], recorder: Recorder | None, name:
         (output.out / f"recording-{name}.json").unlink(missing_ok=True)
 
 
-def _print(result: dict[str, Any], config: Config, threads: int) -> None:
+def _print(args: EvaluateArguments, result: dict[str, Any], config: Config) -> None:
     agent = {
         "controller": f"agent, mode {result['mode']}",
         "success": f"{100 * result['success']:.1f} %",
@@ -209,10 +209,16 @@ def _print(result: dict[str, Any], config: Config, threads: int) -> None:
         {"controller": f"reference: {name}", "success": f"{100 * share:.1f} %"}
         for name, share in result["reference"].items()
     ]
-    table(f"{config.env}: {result['n_tasks']} unseen tasks, {result['budget']} steps each", [agent, *others])
+    table(f"{config.env}: {_tasks(args, result['n_tasks'])}, {result['budget']} steps each", [agent, *others])
     tell(
         f"decision latency (median): {result['plan_ms_median']:.1f} ms for one episode on one thread, "
-        f"{result['plan_ms_batch']:.1f} ms for a batch of {result['plan_batch']} episodes on {threads} "
-        f"thread{'s' if threads > 1 else ''}"
+        f"{result['plan_ms_batch']:.1f} ms for a batch of {result['plan_batch']} episodes on {args.threads} "
+        f"thread{'s' if args.threads > 1 else ''}"
     )
     tell(f"task list {result['task_list_sha256'][:16]}, {result['dynamics']} dynamics, training seed {config.seed}")
+
+
+def _tasks(args: EvaluateArguments, count: int) -> str:
+    """The list of tasks in words."""
+    own = not str(args.tasks).isdigit()
+    return f"{count} task{'s' * (count != 1)} of {args.tasks}" if own else f"{count} unseen task{'s' * (count != 1)}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from agent.errors import UserError
 
 SHARE = 0.75
-"""Of the machine's memory, which a command may ask for."""
+"""Share of the machine's memory that a command may use."""
 
 
 FLOAT = 4

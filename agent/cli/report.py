@@ -10,6 +10,7 @@ import tyro
 
 from agent.cli import common
 from agent.console import tell, warn
+from agent.errors import UserError
 from agent.report import write
 
 
@@ -32,6 +33,8 @@ def parse(arguments: list[str], program: str) -> ReportArguments:
 
 def run(args: ReportArguments, command_line: list[str]) -> int:
     """run_agent.py report FOLDER."""
+    if args.out is not None and args.out.suffix == ".html":
+        raise UserError(f"--out is a folder, in which report.html is written, and was given {args.out}")
     written, missing = write(args.folder, args.out)
     for text in missing:
         warn(text)

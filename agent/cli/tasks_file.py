@@ -49,4 +49,8 @@ def read_tasks(path: Path, simulator: Simulator) -> Tasks:
             )
         if not np.isfinite(states).all():
             raise UserError(f"--tasks {path}: {name} holds numbers that are not finite")
+        try:
+            simulator.observe(states)
+        except ValueError as error:
+            raise UserError(f"--tasks {path}: {name} holds a state that cannot be: {error}") from error
     return Tasks(start, goal)

@@ -182,7 +182,7 @@ def acting(
         budget: primitive actions after which a goal counts as out of reach.
         changes: fields of the directive other than the run's own: planner, mode, samples, ...
         dynamics: `oracle` imagines by simulating.
-        cost: `true` judges what is imagined by the expert's way to the goal.
+        cost: `true` takes the number of steps that the expert still needs as the cost of an imagined state.
         seed: of the search.
 
     Raises:
@@ -196,8 +196,8 @@ def acting(
         capable(environment)
         if environment.expert is None:
             raise UserError(
-                f"{environment.name} has no expert, whose way to the goal is the true cost: write expert_action and "
-                "greedy_action (see docs/worlds.md), or judge by the latent cost"
+                f"--cost true needs an expert, whose remaining steps are the true cost, and {environment.name} has "
+                "none: write expert_action and greedy_action (see docs/worlds.md), or use --cost latent"
             )
         reader = None
         if oracle is None:

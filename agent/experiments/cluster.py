@@ -56,7 +56,7 @@ def launcher() -> Launcher:
     except ImportError as error:
         raise UserError("--launcher ray needs the package ray: pip install -e '.[ray]' in this checkout") from error
     if not ray.is_initialized():
-        here, address = Path(__file__).parent.parent, os.environ.get("RAY_ADDRESS")
+        here, address = Path(__file__).resolve().parents[2], os.environ.get("RAY_ADDRESS")
         code = {"py_modules": [str(here / name) for name in ("agent", "envs", "modules")]}
         _reached(address)
         try:

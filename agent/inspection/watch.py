@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 from agent.agent import Agent
+from agent.build import tensors
 from agent.config import Config
 from agent.console import Progress
+from agent.errors import check_finite
 from agent.inspection import imagination
 from agent.inspection.gauges import measure
 from agent.interaction.environment import Environment
@@ -32,6 +34,7 @@ class Gallery:
         every = self.config.learn.gauge_every
         if update.name != "world_model" or parallel.rank() or (step != 1 and step % every and step != update.steps):
             return {}
+        check_finite(tensors(self.agent), step, "weights")
         return measure(self.agent, self.replay, self.environment, seed=self.config.seed)
 
     def on_phase_end(self, update: Update, total: int) -> None:

@@ -84,6 +84,7 @@ def explore_simulator(
     if environment.scenes is not None:
         states = environment.scenes.reset_within_scene(rng, states[scene * max(1, config.per_scene)])
     envs = SimVectorEnv(simulator, count, config.length * block + 1)  # no piece is truncated
+    envs.observe_every = block
     envs.np_random = rng  # one stream for the explorer and the noise of the environment
     pieces = Pieces(config.length, block)
     explorer = Explorer(config, environment.spec.actions, count, block, rng)

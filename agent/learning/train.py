@@ -22,6 +22,7 @@ from agent.interaction.replay import Replay
 from agent.learning import parallel
 from agent.learning.trainer import Trainer, Watch
 from agent.storage.run import Run
+from modules.drives import intrinsic_hash
 
 Watcher = Callable[[Agent, Config, Environment, Replay, Run, Progress], Watch]
 """Makes what looks on at a training (`agent.inspection.watch.Gallery`)."""
@@ -72,10 +73,12 @@ def train_run(
         watch = None
         if run is not None and watcher is not None:
             watch = watcher(agent, config, environment, replay, run, progress)
+        intrinsic = intrinsic_hash(list(agent.cost.drives.values()))
         trainer = Trainer(config, agent, replay, run, watch)
         trainer.learn(progress, stop_at, None if resume_from is None else Run.open(resume_from))
         if run is None:
             return {}
+        assert intrinsic == intrinsic_hash(list(agent.cost.drives.values())), "learning changed the intrinsic cost"
         drawing = getattr(watch, "seconds", (0.0, 0.0))
         summary = {
             "run": str(folder),
@@ -86,6 +89,7 @@ def train_run(
             "train_cpu_seconds": round(trainer.seconds["cpu"] + seconds[1] + drawing[1], 2),
             "pictures_wall_seconds": round(drawing[0], 2),
             "peak_memory_mb": round(_peak_bytes() / 2**20, 1),
+            "intrinsic_cost_sha256": intrinsic,
             "parameters": sum(p.numel() for m in agent.modules().values() for p in m.parameters()),
         }
         run.write_json("summary.json", summary)
