@@ -2,9 +2,10 @@
 
     python tests/same_bits.py [CHECKOUT ...]
 
-Each checkout (this one by default) trains two tiny agents through its command line, evaluates and imagines with them,
-and everything it computed is hashed. Prints one JSON object per checkout; the exit code is 1 when two of them differ.
-Tensors are hashed by value, without their names, so that a renamed module does not count as a change.
+Each checkout (this one by default) trains two tiny agents through its command line, evaluates and imagines with them.
+Hashed are the weights (without memory and constants such as scales), task lists, outcomes and recorded decisions of
+evaluations, and errors of the imagination. Prints one JSON object per checkout; the exit code is 1 when two of them
+differ. Tensors are hashed by value, without their names, so that a renamed module does not count as a change.
 Bits depend on the processor and on the versions of the packages: compare checkouts on one machine, side by side.
 """
 

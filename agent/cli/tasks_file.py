@@ -49,6 +49,7 @@ def read_tasks(path: Path, simulator: Simulator) -> Tasks:
             )
         if not np.isfinite(states).all():
             raise UserError(f"--tasks {path}: {name} holds numbers that are not finite")
+    for name, states in (("start", start), ("goal", goal)):
         try:
             simulator.observe(states)
         except ValueError as error:

@@ -142,6 +142,7 @@ def test_a_file_of_tasks_is_hashed_like_the_frozen_list(call, run_folder, tmp_pa
         ('{"start": [[1, 2, 3, NaN]], "goal": [[1, 2, 3, 4]]}', "not finite"),
         ('{"start": [[1, 2, 3], [4]], "goal": [[1, 2, 3, 4]]}', "expected"),
         ("[" * 100_000, "damaged"),
+        ('{"start": [[1e9, 10, 32, 32]], "goal": [[50, 50, 32, 32]]}', "start holds a state that cannot be"),
     ],
 )
 def test_a_file_that_holds_no_tasks_is_refused(call, trained_run, tmp_path, content, words):

@@ -137,7 +137,7 @@ def test_goals_alone_are_enough_to_evaluate(goals_only, tmp_path: Path, capsys):
 @pytest.mark.parametrize("dynamics", ["learned", "oracle"])
 def test_the_true_cost_without_an_expert_is_refused(goals_only, dynamics):
     agent = build(dataclasses.replace(config(), env="Goals-v0"), goals_only.spec)
-    with pytest.raises(UserError, match=r"Goals-v0 has no expert.*expert_action"):
+    with pytest.raises(UserError, match=r"needs an expert.*Goals-v0 has none: write expert_action"):
         evaluate(agent, goals_only, 4, 2, dynamics=dynamics, cost="true")
     evaluate(agent, goals_only, 4, 2, dynamics="oracle")
 

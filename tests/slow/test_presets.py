@@ -27,12 +27,12 @@ def trained(capsys: pytest.CaptureFixture[str], folder: Path, preset: str, seed:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_two_rooms(capsys: pytest.CaptureFixture[str], tmp_path: Path, seed: int) -> None:
-    """98 % on unseen tasks, at most 10 minutes and 3 GB; Mode-1 90 % at a twentieth of the time; sharp imagination."""
+    """99 % on unseen tasks, at most 10 minutes and 3 GB; Mode-1 90 % at a twentieth of the time; sharp imagination."""
     run, summary = trained(capsys, tmp_path, "two_rooms", seed)
     planned = command(capsys, "evaluate", run)
     policy = command(capsys, "evaluate", run, "--mode", "1")
     imagined = command(capsys, "imagine", run)
-    assert planned["success"] >= 0.98, planned
+    assert planned["success"] >= 0.99, planned
     assert summary["train_wall_seconds"] <= 600
     assert summary["peak_memory_mb"] <= 3072
     assert planned["plan_ms_median"] <= 40
