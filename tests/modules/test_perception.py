@@ -147,6 +147,7 @@ def test_the_status_is_flat_numbers():
 class Trace:
     """A perception with a carry: a fading sum of what was seen and done, and the moments since the episode began."""
 
+    latent_size, proprio_size, map_shape = 1, 0, None
     context = 100
 
     def initial(self, episodes: int) -> tuple[torch.Tensor, torch.Tensor]:
