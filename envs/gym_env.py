@@ -160,8 +160,10 @@ class SimVectorEnv(VectorEnv):
             raise ValueError(f"reset options must be among 'state' and 'goal', got {sorted(unknown)}")
         self._states, self._goals = _drawn(self.simulator, self.np_random, self.num_envs, options)
         self._elapsed[:], self._done[:] = 0, False
-        self._steps, self._seen = 0, self.observe()
-        return self._seen, self._info()
+        self._steps = 0
+        seen = self.observe()
+        self._seen = seen if self.observe_every > 1 else None
+        return seen, self._info()
 
     def step(self, actions: NDArray) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
         """One primitive action in each world, (N, A)."""
@@ -177,17 +179,24 @@ class SimVectorEnv(VectorEnv):
             self._goals = np.where(self._done[:, None], goals, self._goals)
             self._elapsed[self._done] = 0
         self._done = self._elapsed >= self.max_steps
-        self._steps += 1
-        if self._steps % self.observe_every == 0:
-            self._seen = self.observe()
+        seen = self._look()
         info = self._info()
         return (
-            self._seen,
+            seen,
             info["success"].astype(np.float64),
             np.zeros(self.num_envs, bool),
             self._done.copy(),
             info,
         )
+
+    def _look(self) -> Any:
+        """The observation of this step, or the last one between two. Nothing is held where each step is observed."""
+        if self.observe_every == 1:
+            return self.observe()
+        self._steps += 1
+        if self._steps % self.observe_every == 0:
+            self._seen = self.observe()
+        return self._seen
 
     def observe(self) -> Any:
         """The batch of observations of this moment."""
