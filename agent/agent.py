@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from agent.episode import Episode
 from agent.planning import Level, Planned, plan
 from agent.spec import EnvSpec, as_tensors, checked
 from modules.actor import Actor
@@ -43,39 +43,6 @@ from modules.types import (
 )
 from modules.types import WorldModel as WorldModelProtocol
 from modules.world_model import JEPA, InverseDynamics, prediction_error
-
-
-@dataclass
-class Episode:
-    """What E episodes carry from one decision to the next. Each field has one row per episode; they may end apart."""
-
-    number: NDArray[np.int64]
-    """(E,) which no other episode of this agent has."""
-    time: NDArray[np.int64]
-    """(E,) primitive actions since each episode began."""
-    carry: Any = None
-    """Of perception."""
-    last_action: Tensor | None = None
-    """(E, A) executed last."""
-    plan: Plan | None = None
-    """Actions (E, H, K, A) under way and what they were expected to cost."""
-    offset: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(E,) primitive actions of the plan already executed."""
-    planned: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
-    """(E,) whether the episode has a plan under way."""
-    reference: State | None = None
-    """(E, ...) the state from which the current block of executed actions began."""
-    executed: Tensor | None = None
-    """(E, K, A) primitive actions executed since."""
-    since: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(E,) how many they are."""
-    directive: Directive | None = None
-    """Of the decision before."""
-
-    @property
-    def size(self) -> int:
-        """E."""
-        return len(self.number)
 
 
 class Agent:

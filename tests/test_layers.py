@@ -37,7 +37,8 @@ LAYERS: dict[str, set[str]] = {
     "agent.presets": {"agent.config", "agent.errors", *MIND},
     "agent.spec": MIND,
     "agent.planning": MIND,
-    "agent.agent": {"agent.planning", "agent.spec", *MIND},
+    "agent.episode": MIND,
+    "agent.agent": {"agent.episode", "agent.planning", "agent.spec", *MIND},
     "agent.build": {"agent.agent", "agent.config", "agent.spec", *LEAVES, *MIND},
     "agent.interaction": {"agent.config", "agent.spec", "agent.errors", "envs", *MIND},
 }

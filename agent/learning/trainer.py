@@ -40,8 +40,8 @@ class Watch(Protocol):
         ...
 
 
-class Blind:
-    """Nobody looks on."""
+class NoWatch:
+    """A training without gauges or pictures."""
 
     def on_step(self, update: Update, step: int) -> dict[str, float]:
         """Nothing to log."""
@@ -73,7 +73,7 @@ class Trainer:
     ) -> None:
         """run: where to log and save; None on all ranks but the first."""
         self.config, self.agent, self.replay, self.run = config, agent, replay, run
-        self.watch = watch or Blind()
+        self.watch = watch or NoWatch()
         self.updates = updates_of(agent, replay, config)
         self.seconds = {"wall": 0.0, "cpu": 0.0}
         self._clock = (time.monotonic(), time.process_time())
