@@ -9,6 +9,13 @@ A new drive is one function in `DRIVES` and its name in the preset's `cost.drive
 Values from 0 (nothing to complain about) to 1 (as bad as can be) keep weights comparable, and the critic can learn a
 head for such a drive.
 
+The cost of a task is such a function too, over the readings of the body by name (`Readings`):
+
+    def upright(x: Readings) -> Tensor:
+        return (1 - x["cos_angle"]) / 2
+
+    DRIVES["upright"] = task_cost(upright)
+
 Shapes: E episodes, H imagined steps, K primitive actions a step, A action, D latent, I proprio.
 """
 
@@ -18,6 +25,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -26,6 +34,50 @@ from modules.types import BodySpec, Drive, Imagined, State
 
 Measure = Callable[[Imagined, State | None, BodySpec], Tensor]
 """(imagined (..., H, D), goal that broadcasts against it or None, body) -> (..., H)."""
+
+
+class Readings:
+    """What the body reads in imagined states, by the sensors' names and in the environment's units.
+
+    A task's cost looks at nothing else. Everything is differentiable.
+    """
+
+    def __init__(self, imagined: Imagined, body: BodySpec) -> None:
+        self.imagined, self.body = imagined, body
+
+    def __getitem__(self, name: str) -> Tensor:
+        """(..., H). KeyError, with the nearest name, for what the body does not read."""
+        names = self.body.proprio_names
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            raise KeyError(f"no sensor {name!r}{f', did you mean {near[0]!r}?' if near else ''} (it has {list(names)})")
+        i = names.index(name)
+        value = self.imagined.states.proprio[..., i]
+        if not self.body.proprio_scale:
+            return value
+        return value * self.body.proprio_scale[i] + self.body.proprio_offset[i]
+
+    @property
+    def action(self) -> Tensor:
+        """(..., H, A) mean action of the block that led to each state, as the environment takes it; rest for none."""
+        if self.imagined.actions is not None:
+            return self.imagined.actions.mean(-2)
+        latent = self.imagined.states.latent
+        return self.body.actions.rest(latent).expand(*latent.shape[:-1], -1)
+
+
+TaskCost = Callable[[Readings], Tensor]
+"""Readings -> cost of each imagined step, (..., H); 0 is as good as can be, about 1 as bad."""
+
+
+def task_cost(cost: TaskCost) -> Measure:
+    """A drive that is the cost of a task."""
+
+    def measure(imagined: Imagined, goal: State | None, body: BodySpec) -> Tensor:
+        return cost(Readings(imagined, body))
+
+    measure.__wrapped__ = cost  # pyright: ignore[reportFunctionMemberAccess]
+    return measure
 
 
 def goal_distance(imagined: Imagined, goal: State | None, body: BodySpec) -> Tensor:
@@ -56,7 +108,14 @@ def contact(imagined: Imagined, goal: State | None, body: BodySpec) -> Tensor:
     return imagined.states.proprio[..., body.proprio_names.index("contact")].clamp(0, 1)
 
 
-DRIVES: dict[str, Measure] = {"goal": goal_distance, "effort": effort, "contact": contact}
+def survive(imagined: Imagined, goal: State | None, body: BodySpec) -> Tensor:
+    """The proprio named `ended`, 1 once the episode has terminated; 0 where there is none: (..., H, I) -> (..., H)."""
+    if "ended" not in body.proprio_names:
+        return torch.zeros_like(imagined.states.latent[..., 0])
+    return Readings(imagined, body)["ended"].clamp(0, 1)
+
+
+DRIVES: dict[str, Measure] = {"goal": goal_distance, "effort": effort, "contact": contact, "survive": survive}
 """The intrinsic drives by name."""
 
 

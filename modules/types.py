@@ -50,6 +50,10 @@ class ObservationSpec:
     """proprio = (sensor - offset) / scale."""
     goal_proprio: tuple[int, ...] = ()
     """Positions, among the proprio, of those in which a goal may be given."""
+    sensor_names: tuple[str, ...] = ()
+    """One name for each sensor, where the environment has any."""
+    unseen: tuple[int, ...] = ()
+    """Positions of sensors that the encoder does not see: they are proprio and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,9 @@ class BodySpec:
 
     actions: Actions
     proprio_names: tuple[str, ...] = ()
+    proprio_offset: tuple[float, ...] = ()
+    proprio_scale: tuple[float, ...] = ()
+    """A proprio times its scale plus its offset is in the environment's units; (0, 1) where none is given."""
     goal_proprio: tuple[int, ...] = ()
     """Proprio in which goals are given; without any, goals are compared in the latent."""
     goal_scale: float = 1.0
