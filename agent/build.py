@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from agent.agent import Agent
 from agent.config import Config, from_dict
 from agent.errors import UserError
-from agent.spec import EnvSpec
+from agent.spec import EnvSpec, aimed
 from agent.storage.run import Run
 from modules import configurator, drives
 from modules.actor import Actor, Policy
-from modules.cost import CostModule
-from modules.critic import Critic
+from modules.cost import REWARD, CostModule
+from modules.critic import Critic, RewardPredictor
 from modules.decoder import Decoder
 from modules.heads import ProprioEmbedding, StateEmbedding
 from modules.memory import EpisodicMemory
@@ -51,8 +51,17 @@ def build(config: Config, spec: EnvSpec, device: str | torch.device = "cpu") -> 
         index = seen.goal_proprio
         return ProprioEmbedding(index, size, config.perception.fourier_features) if index else embed_state(size)
 
-    body = BodySpec(actions, seen.proprio_names, seen.goal_proprio, config.cost.goal_scale, config.cost.saturate)
-    chosen = drives.compose(config.cost.drives, config.cost.weights, config.cost.floors, body)
+    body = BodySpec(
+        actions,
+        proprio_names=seen.proprio_names,
+        proprio_offset=seen.proprio_offset,
+        proprio_scale=seen.proprio_scale,
+        goal_proprio=seen.goal_proprio,
+        goal_scale=config.cost.goal_scale,
+        saturate=config.cost.saturate,
+    )
+    wanted, rewarded = config.cost, REWARD in config.cost.drives
+    chosen = drives.compose([n for n in wanted.drives if n != REWARD], wanted.weights, wanted.floors, body)
     critic, hidden = None, config.critic.hidden
     if config.critic.enabled and chosen:
         critic = Critic(config.critic, embed_state(hidden), embed_goal(hidden), config.configurator.discount, chosen)
@@ -63,16 +72,18 @@ def build(config: Config, spec: EnvSpec, device: str | torch.device = "cpu") -> 
     )
     block = world_model.action_block
     generator = torch.Generator().manual_seed(config.seed)
+    reward = RewardPredictor(latent, proprio, block * actions.size) if rewarded else None
+    sensed = 0 if len(seen.proprio_index) == len(seen.sensor_low) else len(seen.sensor_low)
     agent = Agent(
         spec,
         perception,
         world_model,
-        CostModule(chosen, critic),
+        CostModule(chosen, critic, reward, actions),
         actor,
         EpisodicMemory(config.memory),
-        configurator.compose(config.configurator, chosen, block),
+        configurator.compose(config.configurator, chosen, block, wanted.weights.get(REWARD, 1.0) if rewarded else 0.0),
         InverseDynamics(latent, proprio, block * actions.size, map_shape=shape),
-        Decoder(config.decoder, latent, proprio, shape, seen.pixel_shape, len(seen.sensor_low)),
+        Decoder(config.decoder, latent, proprio, shape, seen.pixel_shape, sensed),
         generator,
     )
     for module in agent.modules().values():
@@ -80,13 +91,15 @@ def build(config: Config, spec: EnvSpec, device: str | torch.device = "cpu") -> 
     return agent
 
 
-def load(run: str | Path, device: str = "auto", config: Config | None = None) -> Agent:
+def load(run: str | Path, device: str = "auto", config: Config | None = None, retasked: bool = False) -> Agent:
     """The agent of a run folder, as its newest good checkpoint has it. The environment is not needed.
 
     Args:
         run: the folder.
         device: auto (a GPU when there is one), cpu, cuda, cuda:1.
         config: of an agent that acts with these weights in another way than the run's own configuration says.
+        retasked: the configuration wants something else than the run was trained for, so what was learned about that
+            purpose is left out: critic and policy of other goals, a reward that is not asked for.
 
     Raises:
         UserError: there is no such run, it is damaged, from another version, or does not fit the configuration.
@@ -96,15 +109,41 @@ def load(run: str | Path, device: str = "auto", config: Config | None = None) ->
         config = config or from_dict(Config, opened.config)
     except (TypeError, ValueError) as error:
         raise UserError(f"{opened.folder / 'config.json'} is from another version: {error}") from error
-    tensors, meta, _ = opened.load_checkpoint()
+    saved, meta, _ = opened.load_checkpoint()
     try:
-        agent = build(config, EnvSpec.from_json(meta.get("spec", {})), pick_device(device))
+        spec = aimed(EnvSpec.from_json(meta.get("spec", {})), config.goal)
+        agent = build(config, spec, pick_device(device))
+    except UserError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{opened.folder} describes no agent that can be built: {error}") from error
-    load_tensors(agent, tensors)
+    if retasked:
+        saved = _without_purpose(agent, saved)
+    load_tensors(agent, saved)
     if agent.memory.config.capacity:
-        load_memory(agent, tensors)
+        load_memory(agent, saved)
     return agent
+
+
+def _without_purpose(agent: Agent, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with those of critic, policy and reward replaced by the agent's own, untrained, if they do not fit."""
+    kept = dict(saved)
+    own = tensors(agent)
+    for parts, flag in (
+        (("cost.critic.", "cost.target."), "cost.trained"),
+        (("actor.policy.",), "actor.trained"),
+        (("cost.reward.", "cost.reward_trained"), ""),
+    ):
+        theirs = {k: v.shape for k, v in kept.items() if k.startswith(parts)}
+        mine = {k: v for k, v in own.items() if k.startswith(parts)}
+        if theirs == {k: v.shape for k, v in mine.items()}:
+            continue
+        if mine and not flag:
+            raise UserError("this run has learned no reward: train it with --task reward to act for one")
+        kept = {k: v for k, v in kept.items() if not k.startswith(parts)} | mine
+        if flag:
+            kept[flag] = torch.zeros((), dtype=torch.bool)
+    return kept
 
 
 def tensors(agent: Agent) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import dacite
 
 from agent.errors import UserError, nearest
 from modules import actor, configurator, cost, critic, decoder, losses, memory, perception, planners, world_model
+from modules.cost import REWARD
 from modules.drives import DRIVES
 from modules.planners import PLANNERS
 
@@ -23,7 +24,9 @@ class ExploreConfig:
     """How much to explore, and how."""
 
     episodes: int = 4000
-    """Episodes of exploration (M)."""
+    """Episodes of exploration (M); of an environment that is not this project's own, pieces of them."""
+    steps: int = 0
+    """Explore for so many primitive actions, in place of a number of episodes; 0: as many as the episodes take."""
     length: int = 24
     """T: action blocks in an episode."""
     per_scene: int = 8
@@ -68,6 +71,10 @@ class LearnConfig:
     """Scenes in a batch; every one with 8 records and 16 goals."""
     critic_tau: float = 0.1
     """Share by which the target critic moves towards the critic after each update."""
+    reward_steps: int = 2000
+    """Updates of the reward predictor, where the environment's reward is asked for."""
+    reward_rate: float = 1e-3
+    """Peak rate of the reward predictor."""
     policy_steps: int = 3000
     """Updates of the policy."""
     policy_rate: float = 1e-3
@@ -98,6 +105,11 @@ class Config:
     """Environment: an id of this project, or module:Id-v0 of any Gymnasium environment."""
     env_options: tuple[str, ...] = ()
     """Options of the environment's constructor: layout=medium pixels=true. To pass none, give --env-options alone."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers around the environment, module:Class each, from the inside outwards: gymnasium.wrappers:AddRenderObservation.
+    none: not even the one that a known environment comes with."""
+    goal: tuple[str, ...] = ()
+    """A goal in readings of the body, name=value each: position=0.5. Readings that are not named do not matter."""
     max_steps: int = 60
     """Budget of an evaluation task, in primitive actions."""
     seed: int = 0
@@ -155,7 +167,7 @@ def check(config: Config) -> None:
         ("--configurator.planner", [config.configurator.planner], PLANNERS),
     ):
         for name in names:
-            if name not in known:
+            if name not in known and not (flag == "--cost.drives" and (name == REWARD or ":" in name)):
                 raise UserError(f"{flag}: unknown {name!r}{nearest(name, known)}; there are {', '.join(known)}")
     if config.configurator.discount >= 1:
         raise UserError(f"--configurator.discount must be less than 1, got {config.configurator.discount}")
@@ -196,10 +208,19 @@ def _check_numbers(config: Config) -> None:
                 raise UserError(f"{flag} is a share from 0 to 1, got {value}")
 
 
-MAY_BE_ZERO = ("seed", "fourier_features", "critic_steps", "policy_steps", "decoder_steps", "capacity")
+MAY_BE_ZERO = ("seed", "steps", "fourier_features", "critic_steps", "policy_steps", "decoder_steps", "capacity")
 
 
-NOT_ZERO = ("learning_rate", "critic_rate", "policy_rate", "decoder_rate", "critic_tau", "clip", "goal_scale")
+NOT_ZERO = (
+    "learning_rate",
+    "critic_rate",
+    "reward_rate",
+    "policy_rate",
+    "decoder_rate",
+    "critic_tau",
+    "clip",
+    "goal_scale",
+)
 
 
 SHARES = ("held", "redraw", "critic_tau")

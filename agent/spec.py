@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from agent.errors import UserError, nearest
 from modules.actions import BoxActions
 from modules.types import Actions, Observation, ObservationSpec
 
@@ -38,6 +40,34 @@ class EnvSpec:
             return EnvSpec(ObservationSpec(**tuples), BoxActions(**limits))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the spec of an environment: {error}") from error
+
+
+def goal_of(given: Sequence[str], seen: ObservationSpec) -> dict[str, float]:
+    """A goal `name=value ...` by name. UserError for what is not a reading of the body."""
+    goal: dict[str, float] = {}
+    known = [name for name in seen.proprio_names if name != "ended"]
+    for item in given:
+        name, equals, value = item.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not equals or not math.isfinite(number):
+            raise UserError(f"--goal takes name=value, such as {(known or ['position'])[0]}=0.5, got {item!r}")
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "it has none"
+            raise UserError(f"--goal {item}: this environment has no sensor {name!r}{nearest(name, known)}; {there}")
+        goal[name] = number
+    return goal
+
+
+def aimed(spec: EnvSpec, goal: Sequence[str]) -> EnvSpec:
+    """The spec with goals given in the readings that `goal` names; the same without any."""
+    if not goal:
+        return spec
+    seen = spec.observation
+    index = tuple(seen.proprio_names.index(name) for name in goal_of(goal, seen))
+    return EnvSpec(replace(seen, goal_proprio=index), spec.actions)
 
 
 NAMES = ("pixels", "sensors")

@@ -51,9 +51,10 @@ class Config:
 class RuleConfigurator:
     """Fixed rules from Situation to Directive (Protocol `types.Configurator`)."""
 
-    def __init__(self, config: Config, drives: Sequence[Drive], action_block: int) -> None:
-        """drives: their weights and floors hold unless a task says otherwise. action_block: K."""
-        self.config, self.drives = config, tuple(drives)
+    def __init__(self, config: Config, drives: Sequence[Drive], action_block: int, reward: float = 0.0) -> None:
+        """drives: their weights and floors hold unless a task says otherwise. action_block: K. reward: weight of the
+        environment's own reward."""
+        self.config, self.drives, self.reward = config, tuple(drives), reward
         self.replan_every = config.replan_every or action_block
 
     def configure(self, situation: Situation) -> Directive:
@@ -73,6 +74,8 @@ class RuleConfigurator:
         critic = c.critic_weight if _reported(status, "cost", "critic_trained") else 0.0
         # A head is learned without its drive's weight, so that it can be weighed like the drive whenever it is used.
         critic_weights = {name: critic * weight for name, weight in weights.items()}
+        if self.reward and _reported(status, "cost", "reward_trained"):
+            critic_weights["reward"] = self.reward
         return Directive(
             goal=situation.goal,
             weights=weights,
@@ -130,7 +133,7 @@ class Overridden:
         return self.inner.configure(situation).but(**self.changes)
 
 
-def compose(config: Config, drives: Sequence[Drive], action_block: int) -> Configurator:
+def compose(config: Config, drives: Sequence[Drive], action_block: int, reward: float = 0.0) -> Configurator:
     """The configurator that a configuration asks for."""
-    rules = RuleConfigurator(config, drives, action_block)
+    rules = RuleConfigurator(config, drives, action_block, reward)
     return RandomSubgoals(rules) if config.random_subgoals else rules

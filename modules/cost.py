@@ -18,7 +18,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from modules.types import Directive, Drive, Embedding, Imagined, State, TrajectoryCost
+from modules.types import Actions, Directive, Drive, Embedding, Imagined, State, TrajectoryCost
+
+REWARD = "reward"
+"""The name among the drives by which the environment's own reward is asked for."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Config:
     """Settings of the intrinsic drives."""
 
     drives: tuple[str, ...] = ("goal",)
-    """Intrinsic drives of the body, by name (goal, effort, contact); the critic learns a head for each."""
+    """Intrinsic drives by name: goal, effort, contact, survive, a known task, FILE:FUNCTION; or reward, which is the
+    environment's own and learned. With a goal the critic learns a head for each."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """u_j: weight of a drive by name; 1 for drives that are not named. May be changed after learning."""
     floors: Mapping[str, float] = field(default_factory=dict)
@@ -63,10 +67,18 @@ class CostModule(nn.Module):
     """IC and TC of imagined trajectories (Protocol `types.Cost`)."""
 
     trained: Tensor
+    reward_trained: Tensor
 
-    def __init__(self, drives: Sequence[Drive], critic: nn.Module | None = None) -> None:
-        """critic: see `HeadedCritic`; None plans by the drives alone."""
+    def __init__(
+        self,
+        drives: Sequence[Drive],
+        critic: nn.Module | None = None,
+        reward: nn.Module | None = None,
+        actions: Actions | None = None,
+    ) -> None:
+        """critic: see `HeadedCritic`; None plans by the drives alone. reward: see `modules.critic.RewardPredictor`."""
         super().__init__()
+        self.reward, self.actions = reward, actions
         self.drives = {drive.name: drive for drive in drives}
         self.critic = critic
         self.target = copy.deepcopy(critic)
@@ -75,6 +87,8 @@ class CostModule(nn.Module):
             self.target.requires_grad_(False)
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
         """Whether the critic has learned; saved with the weights."""
+        if reward is not None:
+            self.register_buffer("reward_trained", torch.zeros((), dtype=torch.bool))
 
     def intrinsic(self, imagined: Imagined, directive: Directive) -> dict[str, Tensor]:
         """Weighted IC by drive: imagined (E, ..., H, D) -> (E, ..., H) each. Drives with weight 0 are left out."""
@@ -111,10 +125,20 @@ class CostModule(nn.Module):
                 drives["goal"] = torch.cat([drives["goal"][..., :-1], torch.zeros_like(value)], -1)
         if directive.energy == "last":
             drives = {k: torch.cat([torch.zeros_like(v[..., :-1]), v[..., -1:]], -1) for k, v in drives.items()}
+        if (reward := self.rewarded(imagined, directive)) is not None:
+            critic = critic + reward
         energy = critic.sum(-1)
         for cost in drives.values():
             energy = energy + cost.sum(-1)
         return TrajectoryCost(drives, critic, energy)
+
+    def rewarded(self, imagined: Imagined, directive: Directive) -> Tensor | None:
+        """Weighted cost of the reward that each imagined step is predicted to bring, (E, ..., H); None if not asked."""
+        weight = directive.critic_weights.get(REWARD, 0.0)
+        if self.reward is None or not weight or imagined.actions is None:
+            return None
+        assert self.actions is not None
+        return weight * self.reward(imagined.states, self.actions.features(imagined.actions).flatten(-2))
 
     def to_go(self, states: State, directive: Directive) -> Tensor | None:
         """Weighted TC of states (E, ..., H, D) -> (E, ..., H); None where the critic is absent or not asked."""
@@ -145,7 +169,8 @@ class CostModule(nn.Module):
 
     def status(self) -> dict[str, float]:
         """What the configurator may know of the cost."""
-        return {"critic_trained": float(self.trained) if self.critic is not None else 0.0}
+        rewarded = 0.0 if self.reward is None else float(self.reward_trained)
+        return {"critic_trained": float(self.trained) if self.critic is not None else 0.0, "reward_trained": rewarded}
 
 
 def _beside(x: Tensor, dims: int) -> Tensor:

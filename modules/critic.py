@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modules.blocks import mlp
 from modules.types import Drive, Embedding, Float, Imagined, State
 
 
@@ -51,6 +52,32 @@ class Critic(nn.Module):
         """State (..., D), embedded goal that broadcasts -> cost-to-go (..., J, M) in [0, 1 / (1 - gamma)]."""
         value = torch.sigmoid(self.heads(self.state(state) + embedded_goal)) / (1 - self.discount)
         return value.unflatten(-1, (len(self.drives), self.ensemble))
+
+
+class RewardPredictor(nn.Module):
+    """The environment's reward as a trainable cost: how much less than the best reward a block of actions brings.
+
+    Used only by asking for the environment's reward by name; nothing of it reaches perception or world model.
+    """
+
+    best: Tensor
+    worst: Tensor
+
+    def __init__(self, latent: int, proprio: int, action: int, hidden: int = 256) -> None:
+        """action: numbers of one block, K * A."""
+        super().__init__()
+        self.net = mlp([latent + proprio + action, hidden, hidden, 1])
+        self.register_buffer("best", torch.ones(()))
+        self.register_buffer("worst", torch.zeros(()))
+        """The range of rewards that was seen: cost 0 and cost 1."""
+
+    def forward(self, states: State, features: Tensor) -> Float[Tensor, "*B"]:
+        """States (..., D) that were reached by blocks with features (..., K * A) -> cost (...), 0 to about 1."""
+        return self.net(torch.cat([states.latent, states.proprio, features], -1))[..., 0]
+
+    def cost(self, reward: Tensor) -> Tensor:
+        """Rewards -> the cost that is learned."""
+        return (self.best - reward) / (self.best - self.worst).clamp(min=1e-6)
 
 
 def critic_loss(

@@ -62,8 +62,6 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config, spec: ObservationSpec) -> None:
         super().__init__()
-        if spec.pixel_shape is None and not spec.sensor_low:
-            raise ValueError("perception needs pixels or sensors, and this environment has neither")
         if config.latent == "spatial" and spec.pixel_shape is None:
             raise ValueError(
                 "a spatial latent needs pixels, and this environment has none: use --perception.latent vector"
@@ -79,13 +77,19 @@ class Encoder(nn.Module):
         self.register_buffer("proprio_offset", torch.tensor(spec.proprio_offset))
         self.register_buffer("proprio_scale", torch.tensor(spec.proprio_scale))
 
+        kept = [i for i in range(len(spec.sensor_low)) if i not in spec.unseen]
+        self.sensors_seen = slice(None) if not spec.unseen else kept
+        """Of all sensors, those that are encoded; the others are proprio and nothing else."""
+        if spec.pixel_shape is None and not kept:
+            raise ValueError("perception needs pixels or sensors, and this environment has neither")
+
         self.map_shape: tuple[int, int, int] | None = None
         """(C, F, F) of a spatial latent."""
         features = 0
         cells = None if spec.pixel_shape is None else self._cells(config, spec.pixel_shape)
         if config.latent == "raw":
             self.map_shape = cells
-            self.latent_size = math.prod(cells or (len(spec.sensor_low),))
+            self.latent_size = math.prod(cells or (len(kept),))
             return
         if cells is not None:
             channels, rows, columns = cells
@@ -100,7 +104,7 @@ class Encoder(nn.Module):
             )
             self.map_shape = (out, rows, columns)  # flattened with the channels last, see `flatten_map`
             features += out * rows * columns
-        sensors = len(spec.sensor_low)
+        sensors = len(kept)
         if sensors:
             out = self.map_shape[0] if config.latent == "spatial" and self.map_shape else config.hidden
             seen = sensors * (1 + 2 * config.fourier_features)
@@ -134,8 +138,8 @@ class Encoder(nn.Module):
             pixel_map = self.pixels(x.to(self.sensor_offset.dtype))
             features.append(flatten_map(pixel_map))
         proprio = self._proprio(observation)
-        if observation.sensors is not None and self.spec.sensor_low:
-            scaled = (observation.sensors - self.sensor_offset) / self.sensor_scale
+        if observation.sensors is not None and hasattr(self, "sensors"):
+            scaled = self._scaled(observation.sensors)
             sensed = self.sensors(fourier_features(scaled, self.config.fourier_features))
             if self.map_shape is not None and pixel_map is not None:
                 return State(flatten_map(pixel_map + sensed[:, :, None, None]), proprio)
@@ -165,7 +169,11 @@ class Encoder(nn.Module):
             cells = nn.functional.adaptive_avg_pool2d(x, self.map_shape[1:])
             return State(flatten_map(cells), self._proprio(observation))
         assert observation.sensors is not None
-        return State((observation.sensors - self.sensor_offset) / self.sensor_scale, self._proprio(observation))
+        return State(self._scaled(observation.sensors), self._proprio(observation))
+
+    def _scaled(self, sensors: Tensor) -> Tensor:
+        """(B, S) -> those that are encoded, from about -1 to 1."""
+        return ((sensors - self.sensor_offset) / self.sensor_scale)[:, self.sensors_seen]
 
     def _proprio(self, observation: Observation) -> Tensor:
         if observation.sensors is None or not self.proprio_size:

@@ -11,14 +11,14 @@ import tyro
 
 from agent.cli import common
 from agent.cli.train import check_memory
-from agent.config import Config, options_of
+from agent.config import Config
 from agent.console import table, tell, warn
 from agent.errors import UserError
 from agent.evaluation.evaluate import capable
 from agent.experiments import cells, cluster
 from agent.experiments.variants import FULL, variants
 from agent.inspection.watch import Gallery
-from agent.interaction.environment import open_environment
+from agent.interaction.environment import environment_of
 from agent.learning.train import train_run
 from agent.report.text import in_words, reference
 from agent.storage.lock import FolderLock
@@ -110,7 +110,7 @@ def base_command(args: AblateArguments, program: str, out: Path) -> list[str]:
 
 def _check_environment(config: Config) -> None:
     """An environment without tasks is refused here, before hours of training."""
-    capable(open_environment(config.env, options_of(config)))
+    capable(environment_of(config))
 
 
 def _print(comparison: dict[str, Any], args: AblateArguments, out: Path) -> None:

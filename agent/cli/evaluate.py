@@ -11,13 +11,13 @@ import tyro
 
 from agent.agent import Agent
 from agent.cli import common, limits
-from agent.cli.runs import load_agent, open_environment, open_run, open_variant
+from agent.cli.runs import load_agent, open_environment, open_run, open_variant, retasked
 from agent.cli.tasks_file import chosen_tasks
 from agent.config import Config
 from agent.console import Progress, table, tell
 from agent.errors import UserError
+from agent.evaluation import episodes, tasks
 from agent.evaluation import evaluate as evaluation
-from agent.evaluation import tasks
 from agent.inspection import imagination
 from agent.inspection.recorder import Recorder
 from agent.interaction.environment import Environment
@@ -44,6 +44,14 @@ class EvaluateArguments:
     """How many tasks of the frozen list; or a JSON file {"start": [[...]], "goal": [[...]]} of physical states."""
     planner: str | None = None
     """Search method of Mode-2: cem, mppi, gradient or random; the run's own by default."""
+    episodes: int | None = None
+    """How many episodes, each from a reset seed of the frozen list; where tasks are states, how many tasks."""
+    task: str = ""
+    """Act for another task than the run's own, with the same weights: a known task, FILE:FUNCTION, reward, or goal."""
+    goal: tuple[str, ...] = ()
+    """Act for a goal in readings of the body, name=value each."""
+    planner_seeds: int = 1
+    """Repeat everything with so many seeds of the search, and report how far they are apart."""
     mode: Literal[1, 2] | None = None
     """1: the policy acts alone. 2: the agent plans. The run's own by default."""
     dynamics: Literal["learned", "oracle"] = "learned"
@@ -87,17 +95,43 @@ def run(args: EvaluateArguments, command_line: list[str]) -> int:
     """run_agent.py evaluate RUN."""
     _check(args)
     config, opened = open_run(args.run, args.out)
+    trained_for = config
+    config = retasked(config, args.task, args.goal, args.env)
     _check_planner(args, config)
     environment = open_environment(config, args.env)
     if args.env_options is not None:
         environment = open_variant(config, environment, args.env_options)
+    changes = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
+    evaluate = _tasks_of_a_simulator if environment.truth is not None else _episodes
+    result, recorder, name = evaluate(args, config, trained_for, opened, environment, changes)
+    summary = opened.summary() or {}
+    result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
+    result |= {
+        "run": str(args.run),
+        "env": config.env,
+        "drives": list(config.cost.drives),
+        "train_seed": config.seed,
+        "env_options": list(args.env_options or config.env_options),
+    }
+    _write(opened, result, recorder, name)
+    common.finish(result, args.json)
+    return 0
+
+
+def _tasks_of_a_simulator(
+    args: EvaluateArguments,
+    config: Config,
+    trained_for: Config,
+    opened: Run,
+    environment: Environment,
+    changes: dict[str, Any],
+) -> tuple[dict[str, Any], Recorder | None, str]:
+    """Tasks of this project's own form: from states to goals that are states."""
     simulator, goals = evaluation.capable(environment)
-    wanted = chosen_tasks(args.tasks, simulator)
-    agent = load_agent(opened, args.device, args.threads)
+    wanted = chosen_tasks(str(args.episodes or args.tasks), simulator)
+    agent = load_agent(opened, args.device, args.threads, config, config != trained_for)
     _check_policy(args, config, agent)
     _check_memory(args, config, agent, wanted)
-
-    changes = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
     kept = wanted if isinstance(wanted, Tasks) else tasks.task_list(goals, min(wanted, MAX_RECORDED))[0]
     recorder = _recorder(args, config, agent, environment, kept)
     budget = args.budget or config.max_steps
@@ -114,24 +148,44 @@ def run(args: EvaluateArguments, command_line: list[str]) -> int:
             args.cost,
             recorder and recorder.attach,
         )
-    summary = opened.summary() or {}
-    result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
-    result |= {
-        "run": str(args.run),
-        "train_seed": config.seed,
-        "env_options": list(args.env_options or config.env_options),
-    }
     _print(args, result, config)
-    _write(opened, result, recorder, _name(args, result))
-    common.finish(result, args.json)
-    return 0
+    return result, recorder, _name(args, result)
+
+
+def _episodes(
+    args: EvaluateArguments,
+    config: Config,
+    trained_for: Config,
+    opened: Run,
+    environment: Environment,
+    changes: dict[str, Any],
+) -> tuple[dict[str, Any], Recorder | None, str]:
+    """Whole episodes of any other environment."""
+    if args.dynamics != "learned" or args.cost != "latent":
+        raise UserError(
+            f"{config.env} cannot be set to a state, so there are no oracles: leave --dynamics and --cost as they are"
+        )
+    count = args.episodes or (int(args.tasks) if args.tasks.isdecimal() else 0)
+    if count < 1:
+        raise UserError(f"{config.env} is evaluated in whole episodes: give their number, --episodes 100")
+    agent = load_agent(opened, args.device, args.threads, config, config != trained_for)
+    _check_policy(args, config, agent)
+    limit = args.budget or environment.max_steps or config.max_steps
+    with Progress() as progress:
+        result, _ = episodes.evaluate_episodes(
+            agent, environment, count, limit, changes, args.seed, args.planner_seeds, progress
+        )
+    _print_episodes(args, result, config)
+    return result, None, _name(args, result)
 
 
 # What is refused before the work
 
 
 def _check(args: EvaluateArguments) -> None:
-    common.check_positive(args, "samples", "iterations", "horizon", "replan_every", "budget", "threads")
+    common.check_positive(
+        args, "samples", "iterations", "horizon", "replan_every", "budget", "threads", "episodes", "planner_seeds"
+    )
     common.check_seed(args.seed)
     common.check_choice("planner", args.planner, PLANNERS)
     if not 0 <= args.record <= MAX_RECORDED:
@@ -184,6 +238,8 @@ def _name(args: EvaluateArguments, result: dict[str, Any]) -> str:
     """What the files of this way of evaluating are called."""
     parts = [f"mode{result['mode']}", result["planner"], result["dynamics"]]
     parts += [] if args.cost == "latent" else [f"{args.cost}-cost"]
+    parts += [] if not args.task else [re.sub(r"[^A-Za-z0-9]+", "-", args.task).strip("-")]
+    parts += [re.sub(r"[^A-Za-z0-9]+", "-", goal).strip("-") for goal in args.goal]
     parts += [] if args.tasks.isdecimal() else [f"tasks-{result['task_list_sha256'][:8]}"]
     parts += [re.sub(r"[^A-Za-z0-9]+", "-", option).strip("-") for option in args.env_options or ()]
     return "-".join(parts)
@@ -216,6 +272,44 @@ def _print(args: EvaluateArguments, result: dict[str, Any], config: Config) -> N
         f"thread{'s' if args.threads > 1 else ''}"
     )
     tell(f"task list {result['task_list_sha256'][:16]}, {result['dynamics']} dynamics, training seed {config.seed}")
+
+
+def _print_episodes(args: EvaluateArguments, result: dict[str, Any], config: Config) -> None:
+    low, high = result["return_ci_low"], result["return_ci_high"]
+    agent = {
+        "controller": f"agent, mode {result['mode']}",
+        "return": f"{result['return_mean']:.5g}",
+        "95 % interval": f"{low:.5g} to {high:.5g}",
+        "survived": f"{100 * result['survival']:.1f} %",
+        "length": f"{result['length_mean']:.4g}",
+    }
+    if result["success"] is not None:
+        agent["success"] = f"{100 * result['success']:.1f} %"
+        agent["95 % of success"] = f"{100 * result['ci_low']:.1f} - {100 * result['ci_high']:.1f} %"
+    if result["cost_mean"] is not None:
+        agent["own cost"] = f"{result['cost_mean']:.4g}"
+    if result["prediction_error"] is not None:
+        agent["prediction error"] = f"{result['prediction_error']:.3g}"
+    others = [
+        {
+            "controller": f"reference: {name}",
+            "return": f"{value:.5g}",
+            **({"success": f"{100 * result['reference'][name]:.1f} %"} if result["success"] is not None else {}),
+        }
+        for name, value in result["reference_return"].items()
+    ]
+    table(f"{config.env}: {result['episodes']} episodes of at most {result['budget']} steps", [agent, *others])
+    spread = result["planner_seeds"]
+    if len(spread["seeds"]) > 1:
+        tell(f"return by seed of the search: {', '.join(f'{x:.5g}' for x in spread['return_mean'])}")
+    if result["faults"]:
+        tell(f"{result['faults']} episodes failed in the environment and are left out")
+    if "reward" in config.cost.drives:
+        tell("the environment's reward was used: the agent acts by a learned prediction of it")
+    tell(
+        f"decision latency (median): {result['plan_ms_median']:.1f} ms for one episode on one thread; reset seeds "
+        f"{result['seed_list_sha256'][:16]}, training seed {config.seed}"
+    )
 
 
 def _tasks(args: EvaluateArguments, count: int) -> str:

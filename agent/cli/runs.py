@@ -11,13 +11,16 @@ import gymnasium as gym
 
 from agent.agent import Agent
 from agent.build import load, setup
+from agent.cli.task_file import load_task, with_drives
 from agent.config import Config, from_dict, options_of
 from agent.console import warn
+from agent.derive import purpose
 from agent.errors import UserError
 from agent.interaction import environment as environments
 from agent.interaction.environment import Environment
 from agent.storage.run import Run, config_diff
-from envs import SIMULATORS
+from envs import SIMULATORS, packages
+from modules.drives import DRIVES
 
 
 def open_run(folder: Path, out: Path | None) -> tuple[Config, Run]:
@@ -36,10 +39,38 @@ def open_run(folder: Path, out: Path | None) -> tuple[Config, Run]:
     return config, run
 
 
-def load_agent(run: Run, device: str, threads: int) -> Agent:
-    """The agent of a run, ready to act. Open its environment first, so that a refusal comes before the work."""
+def load_agent(run: Run, device: str, threads: int, config: Config | None = None, retasked: bool = False) -> Agent:
+    """The agent of a run, ready to act. Open its environment first, so that a refusal comes before the work.
+
+    config, retasked: see `build.load`.
+    """
     setup(threads)
-    return load(run.folder, device)
+    return load(run.folder, device, config, retasked)
+
+
+def retasked(config: Config, task: str, goal: tuple[str, ...], named: str | None = None) -> Config:
+    """A run's configuration with another purpose, where one is asked for.
+
+    A task in a file is not imported because config.json names it, only because the user does.
+
+    Raises:
+        UserError: a task or goal that this environment cannot have, or a task in a file that has to be named again.
+    """
+    if goal:
+        config = dataclasses.replace(config, goal=goal)
+        task = task or "goal"
+    if task:
+        load_task(task)
+        environment = open_environment(config, named)
+        drives, _ = purpose(environment, task, config.goal)
+        return with_drives(config, drives, environment)
+    for drive in config.cost.drives:
+        if ":" in drive and drive not in DRIVES:
+            raise UserError(
+                f"this run was trained for the task {drive}, a function in a file. A command runs no file that only "
+                f"config.json names. If you trust it, add --task {drive}"
+            )
+    return config
 
 
 def open_environment(config: Config, named: str | None = None) -> Environment:
@@ -65,12 +96,13 @@ def open_environment(config: Config, named: str | None = None) -> Environment:
             f"Python module {module!r}, which runs its code, and a command imports no module that only a file names. "
             f"If you trust the module, add --env {config.env}"
         )
+    packages.import_for(name)
     if name not in SIMULATORS and name not in gym.registry:
         raise UserError(
             f"the environment {name!r} of this run is not registered in this process. Add --env MODULE:{name}, with "
             "the module whose import registers it, or run the script that registers it in place of run_agent.py"
         )
-    return environments.open_environment(name if name in SIMULATORS else config.env, options_of(config))
+    return environments.environment_of(dataclasses.replace(config, env=name if name in SIMULATORS else config.env))
 
 
 def _import_named(named: str, trained_in: str) -> None:

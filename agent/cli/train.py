@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,19 +13,24 @@ import tyro
 from tyro.extras import overridable_config_cli
 
 from agent.cli import common, limits
-from agent.config import Config, check, options_of
-from agent.console import tell
+from agent.cli.task_file import check_task, load_task, with_drives
+from agent.config import Config, check
+from agent.console import table, tell
+from agent.derive import Reason, derive, explained, purpose
 from agent.errors import UserError, nearest
 from agent.inspection.watch import Gallery
-from agent.interaction.environment import open_environment
+from agent.interaction.environment import environment_of
 from agent.learning import parallel
 from agent.learning.policy import PLANS_AT_ONCE
 from agent.learning.train import train_run
 from agent.presets import PRESETS
 from envs import SIMULATORS
+from modules.cost import REWARD
 from modules.perception import Encoder
 
 DEFAULT = "two_rooms"
+ANY = "environment"
+"""In place of a preset: settings that are derived from the environment."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,14 @@ class TrainArguments:
     """The whole configuration."""
     preset: tyro.conf.Suppress[str] = DEFAULT
     """Name of the preset."""
+    task: str = ""
+    """What is wanted: a known task by name, FILE:FUNCTION of one's own, reward (the environment's own), or goal."""
+    steps: int | None = None
+    """Explore for so many primitive actions (--collect.steps)."""
+    data: str | None = None
+    """Learn from recorded episodes in place of exploring: a folder of collect, or minari:ID."""
+    explain: common.Flag = False
+    """Print the settings that were derived for the environment, with reasons, and train nothing."""
     out: Path | None = None
     """Run folder; runs/PRESET__seedN by default. The same command with the same folder resumes an interrupted run."""
     json: common.Flag = False
@@ -42,44 +57,105 @@ class TrainArguments:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.out or Path(f"runs/{self.preset}__seed{self.config.seed}")
+        name = self.preset if self.preset != ANY else re.sub(r"[^A-Za-z0-9.]+", "-", self.config.env)
+        return self.out or Path(f"runs/{name}__seed{self.config.seed}")
 
 
 def parse(arguments: list[str], program: str) -> TrainArguments:
-    """The arguments of train: a preset first, which may be left out, then flags for its fields."""
+    """The arguments of train: a preset first, which may be left out, then flags for its fields.
+
+    Without a preset, but with --env, settings are those of the environment: of its preset, or derived.
+    """
     if not arguments or arguments[0].startswith("-"):
-        arguments = [DEFAULT, *arguments]
+        named = any(a == "--env" or a.startswith("--env=") for a in arguments)
+        arguments = [ANY if named else DEFAULT, *arguments]
     name = arguments[0].replace("-", "_")
-    if name not in PRESETS:
+    if name not in (*PRESETS, ANY):
         raise UserError(
             f"unknown preset {arguments[0]!r}{nearest(name, PRESETS)}; the presets are {', '.join(PRESETS)}"
         )
     presets = {
         name: (_description(name, make.__doc__ or ""), TrainArguments(make(), name)) for name, make in PRESETS.items()
     }
-    return overridable_config_cli(presets, prog=program, args=[name, *arguments[1:]])
+    if name == ANY:
+        given = [a for a in arguments[1:] if a not in ("-h", "--help")]
+        first = overridable_config_cli({ANY: ("", TrainArguments(Config(), ANY))}, prog=program, args=[ANY, *given])
+        own = settings_of(first.config, first.task)[0]
+        presets = {ANY: (_described(first.config), TrainArguments(own, ANY, task=first.task))}
+    args = overridable_config_cli(presets, prog=program, args=[name, *arguments[1:]])
+    config = args.config
+    if args.steps is not None:
+        common.check_positive(args, "steps")
+        config = dataclasses.replace(config, collect=dataclasses.replace(config.collect, steps=args.steps))
+    if args.task and name != ANY:
+        config = with_task(config, args.task)
+    return dataclasses.replace(args, config=config)
+
+
+def settings_of(base: Config, task: str = "") -> tuple[Config, list[Reason]]:
+    """Settings for the environment that `base` names: of its preset where there is one, else derived from its spec."""
+    load_task(task)
+    environment = environment_of(base)
+    mine = base.env.rpartition(":")[2]
+    for make in PRESETS.values():
+        preset = make()
+        if preset.env == mine and mine in SIMULATORS:
+            kept = {name: getattr(base, name) for name in ("env", "env_options", "wrappers", "goal", "seed", "device")}
+            kept = {k: v for k, v in kept.items() if v != getattr(Config(), k)}
+            return dataclasses.replace(preset, **kept), []
+    return derive(base, environment, task)
+
+
+def with_task(config: Config, task: str) -> Config:
+    """The same agent with another purpose. UserError for a task that this environment cannot have."""
+    load_task(task)
+    environment = environment_of(config)
+    return with_drives(config, purpose(environment, task, config.goal)[0], environment)
 
 
 def run(args: TrainArguments, command_line: list[str]) -> int:
-    """run_agent.py train [PRESET] [--seed N] [--out RUN_FOLDER] [--flags]."""
+    """run_agent.py train [PRESET | --env ID] [--task TASK] [--steps N] [--seed N] [--out RUN_FOLDER] [--flags]."""
     config = args.config
+    _tell_purpose(args)
+    if args.explain:
+        return 0
     check_memory(config)
     with parallel.ranks(config.device) as rank:
         summary = train_run(config, args.folder, command_line, watcher=Gallery)
     if rank:
         return 0
     tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run folder is {args.folder}")
-    if config.env.rpartition(":")[2] in SIMULATORS:
-        named = f" --env {config.env}" if ":" in config.env else ""
-        tell(f"  python run_agent.py evaluate {args.folder}{named}\n  python run_agent.py imagine {args.folder}{named}")
+    named = f" --env {config.env}" if ":" in config.env else ""
+    for command in ("evaluate", "imagine"):
+        tell(f"  python run_agent.py {command} {args.folder}{named}")
+    tell(f"  python run_agent.py report {args.folder}")
     common.finish(summary, args.json)
     return 0
+
+
+def _tell_purpose(args: TrainArguments) -> None:
+    """What is wanted, and of a derived configuration every setting with its reason."""
+    config = args.config
+    for drive in config.cost.drives:
+        check_task(drive, environment_of(config).spec)
+    if args.preset == ANY:
+        _, reasons = settings_of(config, args.task)
+        if reasons:
+            tell(f"{config.env}: wanted is {reasons[0].why}")
+        if args.explain:
+            table(f"settings for {config.env}", explained(config, reasons))
+        elif reasons:
+            tell("  settings were derived from the environment: --explain shows them with reasons")
+    elif args.explain:
+        raise UserError("--explain is for settings that are derived: give --env in place of a preset")
+    if REWARD in config.cost.drives:
+        tell("  the environment's reward is used: a predictor of it is learned, and plans minimise it")
 
 
 def check_memory(config: Config) -> None:
     """UserError, with the flag to change, for a configuration whose arrays cannot fit into memory."""
     check(config)
-    seen = open_environment(config.env, options_of(config)).spec.observation
+    seen = environment_of(config).spec.observation
     try:
         encoder = Encoder(config.perception, seen)
     except (ValueError, RuntimeError):
@@ -104,6 +180,10 @@ def check_memory(config: Config) -> None:
             )
         )
     limits.check_memory(needs)
+
+
+def _described(config: Config) -> str:
+    return f"Train an agent in {config.env}. Defaults were derived from it: --explain shows them with reasons."
 
 
 def _description(name: str, text: str) -> str:

@@ -73,6 +73,13 @@ def probability_of_improvement(outcomes: NDArray, other: NDArray) -> float:
     return float(((mine > theirs) + 0.5 * (mine == theirs)).mean())
 
 
+def mean_interval(values: NDArray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of values (N,), by the bootstrap over them."""
+    drawn = np.random.default_rng(seed).integers(len(values), size=(REPLICATES, len(values)))
+    low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
 def wilson(success: float, n: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson score)."""
     z = 1.959964

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from agent.build import load, setup
-from agent.config import Config, from_dict, options_of
+from agent.config import Config, from_dict
 from agent.console import tell
 from agent.drawing import figures as drawing
 from agent.drawing.media import encode_png
@@ -30,7 +30,7 @@ from agent.evaluation import evaluate as evaluation
 from agent.experiments.reuse import digest, trainings
 from agent.experiments.table import earlier, markdown, summarise
 from agent.experiments.variants import FULL, Variant
-from agent.interaction.environment import open_environment
+from agent.interaction.environment import environment_of
 from agent.report.text import as_typed
 from agent.storage.files import disk_errors, read_json, write_durable
 from agent.storage.run import config_diff
@@ -130,7 +130,7 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
     run = runs / cell.runs[-1]
     setup(cell.config.threads)
     agent = load(run, cell.config.device, cell.acting)
-    environment = open_environment(cell.config.env, options_of(cell.config))
+    environment = environment_of(cell.config)
     result, raw = evaluation.evaluate(
         agent,
         environment,

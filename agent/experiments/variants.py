@@ -13,12 +13,12 @@ from functools import lru_cache, reduce
 from operator import getitem
 from typing import Literal
 
-from agent.config import Config, check, from_dict, options_of
+from agent.config import Config, check, from_dict
 from agent.console import warn
 from agent.errors import UserError, nearest
 from agent.experiments.fields import Change, field, leaf, setting, together, where
 from agent.experiments.reuse import READ, trainings
-from agent.interaction.environment import open_environment
+from agent.interaction.environment import environment_of
 from agent.presets import PRESETS
 from agent.storage.run import config_diff
 
@@ -38,7 +38,7 @@ def _has_proprio(config: Config) -> bool:
 @lru_cache(maxsize=16)
 def _proprio_of(env: str, env_options: tuple[str, ...]) -> bool:
     config = Config(env=env, env_options=env_options)
-    return bool(open_environment(env, options_of(config)).spec.observation.proprio_names)
+    return bool(environment_of(config).spec.observation.proprio_names)
 
 
 def _drive(name: str) -> Change:

@@ -6,21 +6,25 @@ goals there are no tasks to evaluate, without truth no oracles, without a view n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
-import numpy as np
+from envs.guard import Guarded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from agent.config import Config, options_of
 from agent.errors import UserError, nearest
-from agent.spec import NAMES, EnvSpec, is_picture
-from envs import SIMULATORS, SimEnv, Simulator, SimVectorEnv
+from agent.spec import EnvSpec, aimed, goal_of
+from envs import SIMULATORS, SimEnv, Simulator, SimVectorEnv, adapters, packages
 from envs.api import Expert, Factors, Goals, Scenes, View
-from modules.actions import BoxActions
-from modules.types import ObservationSpec
+from envs.senses import Senses, Unperceivable
+from modules.actions import BoxActions, DiscreteActions
+from modules.types import Actions, ObservationSpec
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,18 @@ class Environment:
     """A map; without it there are only observations to look at."""
     factors: Factors | None = None
     """Labels for probes."""
+    one: Callable[..., gym.Env] | None = None
+    """A single copy, with `render_mode` where it is asked for; an environment of Gymnasium's."""
+    max_steps: int | None = None
+    """Primitive actions after which it truncates an episode, where it does."""
+    asks: bool = False
+    """Whether every episode comes with a goal of its own (`desired_goal`, or `goal_observation` in its info)."""
+    wanted: Mapping[str, float] = field(default_factory=dict)
+    """The goal that a configuration names, in readings of the body; the same in every episode."""
+    seconds: float | None = None
+    """That one primitive action takes, where the environment says so."""
+    tiled: bool = False
+    """Whether its pictures are made of tiles, which patches should not cross."""
 
     @property
     def has_scenes(self) -> bool:
@@ -50,31 +66,102 @@ class Environment:
         return self.scenes is not None and self.scenes.has_scenes
 
 
-def open_environment(env_id: str, options: Mapping[str, Any]) -> Environment:
-    """An environment of this project, one registered by `envs.register`, or any Gymnasium id with Box spaces.
+def environment_of(config: Config) -> Environment:
+    """The environment of a configuration: its id, options and wrappers, and the readings that a goal is given in."""
+    environment = open_environment(config.env, options_of(config), config.wrappers)
+    if not config.goal:
+        return environment
+    wanted = goal_of(config.goal, environment.spec.observation)
+    return replace(environment, spec=aimed(environment.spec, config.goal), wanted=wanted)
+
+
+def open_environment(env_id: str, options: Mapping[str, Any], wrappers: Sequence[str] = ()) -> Environment:
+    """An environment of this project, one registered by `envs.register`, or any Gymnasium id.
 
     Args:
         env_id: `Id-v0`, or `module:Id-v0` where importing the module registers it.
         options: of its constructor.
+        wrappers: around it, from the inside outwards, each `module:Class` of an installed package.
 
     Raises:
         UserError: there is no such environment, it cannot be made, or the agent cannot perceive it or act in it.
     """
-    if env_id in SIMULATORS:
+    if env_id in SIMULATORS and not wrappers:
         return of_simulator(env_id, make_simulator(env_id, options))
+    one = partial(make_one, env_id, dict(options), tuple(wrappers))
+    env = one()
     try:
-        env = gym.make(env_id, **options)
+        if isinstance(env.unwrapped, SimEnv) and not wrappers:
+            return of_simulator(env_id, env.unwrapped.simulator)
+        senses = find_senses(env)
+        limit = env.spec.max_episode_steps if env.spec is not None else None
+        return Environment(
+            env_id,
+            spec_of(senses),
+            partial(_make_vector, one),
+            one=one,
+            max_steps=limit or getattr(env.unwrapped, "max_steps", None),
+            asks=senses.asks,
+            seconds=_seconds(env),
+            tiled=adapters.is_tiled(env),
+        )
+    finally:
+        env.close()
+
+
+def make_one(env_id: str, options: Mapping[str, Any], wrappers: Sequence[str] = (), **more: Any) -> gym.Env:
+    """One copy of a Gymnasium environment, as the agent perceives it (`envs.senses.Senses`).
+
+    Args:
+        env_id: as for `open_environment`, as are options and wrappers.
+        more: `render_mode`.
+
+    Raises:
+        UserError: it cannot be made, or not with what is asked.
+    """
+    try:
+        packages.import_for(env_id)
+        env = gym.make(env_id, **options, **more)
+        env = adapters.adapted(env) if not wrappers else _wrapped(env, wrappers)
+        return env if isinstance(env.unwrapped, SimEnv) and not wrappers else Senses(env)
+    except gym.error.DependencyNotInstalled as error:
+        raise UserError(f"environment {env_id!r} cannot be made: {error}. {packages.install_hint(error)}") from error
     except gym.error.Error as error:
         known = [*SIMULATORS, *gym.registry]
         raise UserError(f"no environment {env_id!r}{nearest(env_id, known)}: {error}") from error
-    except (ImportError, TypeError, ValueError) as error:
-        raise UserError(f"environment {env_id!r} cannot be made with options {dict(options)}: {error}") from error
-    inner = env.unwrapped
-    env.close()
-    if isinstance(inner, SimEnv):
-        return of_simulator(env_id, inner.simulator)
-    spec = spec_of_spaces(env_id, env.observation_space, env.action_space)
-    return Environment(env_id, spec, partial(_make_gymnasium, env_id, dict(options)))
+    except Unperceivable as error:
+        raise UserError(f"environment {env_id} {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        hint = packages.install_hint(error)
+        raise UserError(
+            f"environment {env_id!r} cannot be made with options {dict(options)}: {error}{f'. {hint}' if hint else ''}"
+        ) from error
+
+
+def _wrapped(env: gym.Env, wrappers: Sequence[str]) -> gym.Env:
+    """The environment in wrappers named `module:Class`, or `none` for no wrapper at all."""
+    for wrapper in wrappers:
+        if wrapper == "none":
+            continue
+        module, colon, name = wrapper.partition(":")
+        if not colon:
+            raise UserError(
+                f"--wrappers takes module:Class, such as gymnasium.wrappers:FlattenObservation, got {wrapper!r}"
+            )
+        made = getattr(importlib.import_module(module), name, None)
+        if made is None:
+            raise UserError(f"--wrappers {wrapper}: module {module!r} has no {name!r}")
+        env = made(env)
+    return env
+
+
+def find_senses(env: gym.Env) -> Senses:
+    """The wrapper that perceives."""
+    while not isinstance(env, Senses):
+        env = cast(gym.Wrapper, env).env
+    return env
 
 
 def make_simulator(env_id: str, options: Mapping[str, Any]) -> Simulator:
@@ -103,32 +190,56 @@ def of_simulator(name: str, simulator: Simulator) -> Environment:
     )
 
 
-def spec_of_spaces(env_id: str, observation: gym.Space, action: gym.Space) -> EnvSpec:
-    """The spec of a Gymnasium environment. UserError for spaces that the agent cannot perceive or act in."""
-    if not isinstance(action, gym.spaces.Box) or len(action.shape) != 1 or not action.is_bounded():
-        raise UserError(f"environment {env_id} has actions {action}; this agent acts in a bounded one-dimensional Box")
-    spaces = dict(observation) if isinstance(observation, gym.spaces.Dict) else {"": observation}
-    pixels = next((s for s in spaces.values() if is_picture(s) and len(s.shape or ()) == 3), None)
-    sensors = next((s for s in spaces.values() if s.dtype != np.uint8 and len(s.shape or ()) == 1), None)
-    boxes = all(isinstance(s, gym.spaces.Box) for s in spaces.values())
-    if not boxes or (pixels is None and sensors is None) or not ({*spaces} <= {"", *NAMES}):
-        raise UserError(
-            f"environment {env_id} has observations {observation}; this agent perceives a Box of uint8 pixels "
-            "(channels, rows, columns), a one-dimensional Box of numbers, or a Dict of both as pixels and sensors"
-        )
-    box = sensors if isinstance(sensors, gym.spaces.Box) else None
+def spec_of(senses: Senses) -> EnvSpec:
+    """The spec of a Gymnasium environment: every sensor is proprio, by name, scaled by its declared range."""
+    space = senses.observation_space
+    assert isinstance(space, gym.spaces.Dict)
+    box, pixels, names = space["sensors"], space.spaces.get("pixels"), senses.sensor_names
+    assert isinstance(box, gym.spaces.Box)
     shape: Any = None if pixels is None else pixels.shape
+    low, high = (tuple(float(x) for x in limit) for limit in (box.low, box.high))
     seen = ObservationSpec(
         pixel_shape=None if shape is None else tuple(shape),
-        sensor_low=() if box is None else tuple(float(x) for x in box.low),
-        sensor_high=() if box is None else tuple(float(x) for x in box.high),
+        sensor_low=low,
+        sensor_high=high,
+        proprio_names=names,
+        proprio_index=tuple(range(len(names))),
+        goal_proprio=tuple(i for i, name in enumerate(names) if name.startswith("achieved_")),
+        sensor_names=names,
+        unseen=(len(names) - 1,),
     )
-    limits = BoxActions(tuple(float(x) for x in action.low), tuple(float(x) for x in action.high))
-    return EnvSpec(seen, limits)
+    return EnvSpec(scaled(seen), _actions_in(senses.action_space))
 
 
-def _make_gymnasium(env_id: str, options: dict[str, Any], count: int) -> VectorEnv:
-    return SyncVectorEnv([partial(gym.make, env_id, **options)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+def scaled(seen: ObservationSpec) -> ObservationSpec:
+    """Every sensor as proprio, scaled by its limits; one without limits, and one that is not encoded, as it is."""
+    offset, scale = [0.0] * len(seen.sensor_low), [1.0] * len(seen.sensor_low)
+    for i, (low, high) in enumerate(zip(seen.sensor_low, seen.sensor_high, strict=True)):
+        if i not in seen.unseen and math.isfinite(high - low) and high > low:
+            offset[i], scale[i] = (low + high) / 2, (high - low) / 2
+    return replace(seen, proprio_offset=tuple(offset), proprio_scale=tuple(scale))
+
+
+def _actions_in(space: gym.Space) -> Actions:
+    if isinstance(space, gym.spaces.Discrete):
+        return DiscreteActions((int(space.n),), (int(space.start),))
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return DiscreteActions(tuple(int(n) for n in space.nvec), kind="multi")
+    assert isinstance(space, gym.spaces.Box)
+    return BoxActions(tuple(float(x) for x in space.low), tuple(float(x) for x in space.high))
+
+
+def _seconds(env: gym.Env) -> float | None:
+    """How long an action takes: MuJoCo's and Pendulum's dt, CartPole's tau."""
+    for name in ("dt", "tau"):
+        seconds = getattr(env.unwrapped, name, None)
+        if isinstance(seconds, float) and seconds > 0:
+            return seconds
+    return None
+
+
+def _make_vector(one: Callable[..., gym.Env], count: int) -> VectorEnv:
+    return SyncVectorEnv([partial(Guarded, one)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 def _observation_of(simulator: Simulator) -> ObservationSpec:

@@ -27,26 +27,43 @@ from modules.types import Actions
 
 SHARD = 1000  # episodes explored together; every shard draws from a random stream of its own
 COPIES = 8  # of an environment that is not ours
+TRIES = 200  # episodes without a whole piece after which nothing is expected of more
 
 MapFn = Callable[..., Iterable[Any]]
 """map, or something that calls a function on several arguments elsewhere and gives the results in order."""
 
 
-def explore(config: ExploreConfig, environment: Environment, block: int, seed: int, map_fn: MapFn = map) -> Replay:
+def explore(
+    config: ExploreConfig,
+    environment: Environment,
+    block: int,
+    seed: int,
+    map_fn: MapFn = map,
+    rewards: bool = False,
+) -> Replay:
     """Explore an environment, shard by shard; what comes out depends on config and seed, not on `map_fn`.
+
+    rewards: keep the environment's rewards beside the observations, for who asks for them by name.
 
     Raises:
         UserError: its episodes are shorter than the pieces that are asked for.
         NonFinite: it gave observations that are not finite.
     """
+    if config.steps and environment.truth is not None:
+        config = replace(config, episodes=max(1, config.steps // (config.length * block)), steps=0)
     size = max(1, config.per_scene) * max(1, SHARD // max(1, config.per_scene))
+    if config.steps:  # all at once: how many pieces there will be is not known
+        size = config.episodes
     counts = [min(size, config.episodes - first) for first in range(0, config.episodes, size)]
     streams = np.random.SeedSequence([seed, 1]).spawn(len(counts))
     shards = [
-        (replace(config, episodes=n), environment, block, stream) for n, stream in zip(counts, streams, strict=True)
+        (replace(config, episodes=n), environment, block, stream, rewards)
+        for n, stream in zip(counts, streams, strict=True)
     ]
-    replay, scenes = Replay(reserve=config.episodes), 0
+    replay, scenes = Replay(reserve=0 if config.steps else config.episodes), 0
     for pieces in map_fn(explore_shard, shards):
+        replay.steps += pieces.pop("taken", len(pieces["actions"]) * config.length * block)
+        replay.faults = merged(replay.faults, pieces.pop("faults", {}))
         if environment.truth is None or environment.has_scenes:
             pieces["scene"] = pieces["scene"] + scenes
             scenes = int(pieces["scene"][-1]) + 1
@@ -61,15 +78,15 @@ def explore(config: ExploreConfig, environment: Environment, block: int, seed: i
     return replay
 
 
-def explore_shard(shard: tuple[ExploreConfig, Environment, int, np.random.SeedSequence]) -> dict[str, Any]:
-    """One shard of an exploration: (settings, environment, K, random stream) -> pieces (see `Replay.append`)."""
-    config, environment, block, stream = shard
+def explore_shard(shard: tuple[ExploreConfig, Environment, int, np.random.SeedSequence, bool]) -> dict[str, Any]:
+    """One shard of an exploration: (settings, environment, K, random stream, rewards) -> pieces (`Replay.append`)."""
+    config, environment, block, stream, rewards = shard
     rng = np.random.default_rng(stream)
     if environment.truth is not None:
         return explore_simulator(config, environment, block, rng)
     envs = environment.make(COPIES)
     try:
-        return explore_vector(config, envs, block, rng, environment.spec.actions)
+        return explore_vector(config, envs, block, rng, environment.spec.actions, rewards)
     finally:
         envs.close()
 
@@ -102,26 +119,40 @@ def explore_simulator(
 
 
 def explore_vector(
-    config: ExploreConfig, envs: Any, block: int, rng: np.random.Generator, actions: Actions
+    config: ExploreConfig, envs: Any, block: int, rng: np.random.Generator, actions: Actions, rewards: bool = False
 ) -> dict[str, Any]:
-    """M pieces of T blocks from any Gymnasium vector environment, whose episodes end when they end."""
-    pieces = Pieces(config.length, block)
+    """Pieces of T blocks from any Gymnasium vector environment, whose episodes end when they end.
+
+    An episode that terminates is padded to whole pieces, as a state that stays; one that is truncated is cut off after
+    its last whole piece. Faulty episodes are dropped.
+
+    Raises:
+        UserError: episodes are truncated before a piece is whole, or too many are faulty.
+    """
+    rest = actions.rest(torch.zeros(actions.size)).numpy()
+    pieces, faults = Pieces(config.length, block, pad=rest, rewards=rewards), Faults()
     explorer = Explorer(config, actions, envs.num_envs, block, rng)
-    limit = 100 * config.episodes * config.length * block
-    taken = 0
+    taken = ended = 0
 
-    def stop(_: Transition) -> bool:
-        nonlocal taken
-        taken += 1
-        if taken >= limit:
+    def stop(step: Transition) -> bool:
+        nonlocal taken, ended
+        taken += int(step.real.sum())
+        ended += int(step.ended.sum())
+        if ended >= TRIES and not pieces.count:
             raise UserError(
-                f"episodes of this environment are shorter than --collect.length {config.length} blocks of {block} "
-                "actions: give a smaller --collect.length"
+                f"none of {ended} episodes is as long as --collect.length {config.length} blocks of {block} actions: "
+                "give a smaller --collect.length"
             )
-        return pieces.count >= config.episodes
+        return taken >= config.steps if config.steps else pieces.count >= config.episodes
 
-    drive(envs, explorer, stop, [pieces.add], seed=int(rng.integers(2**31)))
-    return {**pieces.joined(config.episodes), "scene": np.arange(config.episodes)}
+    drive(envs, explorer, stop, [faults.add, pieces.add], seed=int(rng.integers(2**31)), to_env=actions.to_env)
+    if not pieces.count:
+        raise UserError(
+            f"{taken} steps hold no piece of --collect.length {config.length} blocks of {block} actions: explore for "
+            "longer (--steps), or give a smaller --collect.length"
+        )
+    found = pieces.joined(pieces.count if config.steps else config.episodes)
+    return {**found, "scene": np.arange(len(found["actions"])), "taken": taken, "faults": faults.summary()}
 
 
 class Explorer:

@@ -29,6 +29,10 @@ class Replay:
         self.capacity = capacity
         self.size = self.version = 0
         """version: grows with each append, for those who cache what they computed from the data."""
+        self.steps = 0
+        """Primitive actions that were taken for it, those of dropped pieces included."""
+        self.faults: dict[str, Any] = {}
+        """Episodes that were dropped because the environment failed, by kind (`faults.Faults.summary`)."""
         self._head = 0
         self._reserve = reserve if capacity is None else capacity
         self._store: dict[str, Any] = {}
@@ -62,6 +66,11 @@ class Replay:
     def sensors(self) -> Tensor | None:
         """(M, T+1, S) float32."""
         return self._get("sensors")
+
+    @property
+    def rewards(self) -> Tensor | None:
+        """(M, T) the environment's own reward, summed over each block; only where it was asked for."""
+        return self._get("rewards")
 
     @property
     def scene(self) -> NDArray[np.int64]:

@@ -13,15 +13,18 @@ from typing import Any
 
 from agent.agent import Agent
 from agent.build import build, pick_device, setup
-from agent.config import Config, check, options_of
+from agent.config import Config, check
 from agent.console import Progress
 from agent.errors import UserError
-from agent.interaction.environment import Environment, open_environment
+from agent.interaction.environment import Environment, environment_of
 from agent.interaction.explore import MapFn, explore
 from agent.interaction.replay import Replay
+from agent.interaction.scaling import fitted
 from agent.learning import parallel
 from agent.learning.trainer import Trainer, Watch
+from agent.spec import EnvSpec
 from agent.storage.run import Run
+from modules.cost import REWARD
 from modules.drives import intrinsic_hash
 
 Watcher = Callable[[Agent, Config, Environment, Replay, Run, Progress], Watch]
@@ -56,19 +59,19 @@ def train_run(
     # Whatever can be wrong with the configuration is found before there is a folder that holds it.
     check(config)
     parallel.check_batch(config.learn.batch)
-    environment = open_environment(config.env, options_of(config))
-    try:
-        agent = build(config, environment.spec, pick_device(config.device))
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"an agent of this configuration cannot be built: {error}") from error
+    environment = environment_of(config)
+    _built(config, environment.spec)
     first = parallel.rank() == 0
     opened = Run.create_or_resume(folder, dataclasses.asdict(config), command_line) if first else nullcontext()
     with opened as run, Progress(show=first) as progress:
         progress.start("explore", config.collect.episodes, unit="episodes")
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
-        replay = explore(config.collect, environment, config.world_model.action_block, config.seed, map_fn)
-        steps = replay.episodes * replay.length * config.world_model.action_block
-        progress.update(replay.episodes, f"{steps} environment steps")
+        block, rewards = config.world_model.action_block, REWARD in config.cost.drives
+        replay = explore(config.collect, environment, block, config.seed, map_fn, rewards)
+        progress.update(config.collect.episodes, f"{replay.steps} environment steps")
+        # Sensors without limits take their scale from what was explored.
+        spec = environment.spec if environment.truth is not None else fitted(environment.spec, replay)
+        agent = _built(config, spec)
         seconds = (time.monotonic() - began, time.process_time() - cpu)
         watch = None
         if run is not None and watcher is not None:
@@ -84,16 +87,26 @@ def train_run(
             "run": str(folder),
             "env": config.env,
             "seed": config.seed,
-            "env_steps": steps,
+            "env_steps": replay.steps,
             "train_wall_seconds": round(trainer.seconds["wall"] + seconds[0] + drawing[0], 2),
             "train_cpu_seconds": round(trainer.seconds["cpu"] + seconds[1] + drawing[1], 2),
             "pictures_wall_seconds": round(drawing[0], 2),
             "peak_memory_mb": round(_peak_bytes() / 2**20, 1),
             "intrinsic_cost_sha256": intrinsic,
+            "drives": list(config.cost.drives),
+            "reward_used": rewards,
+            **({"faults": replay.faults} if replay.faults else {}),
             "parameters": sum(p.numel() for m in agent.modules().values() for p in m.parameters()),
         }
         run.write_json("summary.json", summary)
     return summary
+
+
+def _built(config: Config, spec: EnvSpec) -> Agent:
+    try:
+        return build(config, spec, pick_device(config.device))
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"an agent of this configuration cannot be built: {error}") from error
 
 
 def _peak_bytes() -> int:

@@ -22,6 +22,7 @@ from agent.learning import parallel
 from agent.learning.critic import CriticUpdate
 from agent.learning.decoder import DecoderUpdate
 from agent.learning.policy import PolicyUpdate
+from agent.learning.reward import RewardUpdate
 from agent.learning.schedules import learning_rate, optimiser_of, set_rate, take_step
 from agent.learning.updates import Update, step_generator
 from agent.learning.world_model import WorldModelUpdate
@@ -60,9 +61,11 @@ def updates_of(agent: Agent, replay: Replay, config: Config) -> list[Update]:
     if agent.cost.critic is not None:
         primitives = agent.actor.actions.primitives()
         updates.append(CriticUpdate(perception, model, agent.cost, agent.memory, replay, learn, primitives))
+    if agent.cost.reward is not None:
+        updates.append(RewardUpdate(perception, agent.cost, agent.actor.actions, replay, learn))
     updates.append(PolicyUpdate(agent, replay, learn, config.seed))
     updates.append(DecoderUpdate(perception, agent.decoder, agent.memory, replay, learn))
-    return [update for update in updates if update.steps]
+    return [update for update in updates if update.steps and update.parameters]
 
 
 class Trainer:
