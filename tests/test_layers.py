@@ -17,15 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 WORDS = {"modules.types", "modules.actions", "modules.blocks"}
 LEAVES = {"agent.errors", "agent.console", "agent.drawing", "agent.storage", "agent.evaluation.statistics"}
-MIND = {"modules", *WORDS}
+MIND = {"modules", "modules.drives", *WORDS}
+WORLDS = {"envs", "envs.tasks"}
 LAYERS: dict[str, set[str]] = {
     # The mind: one file per box of the paper's diagram; the boxes share words and nothing else.
     "modules.types": set(),
     "modules.actions": {"modules.types"},
     "modules.blocks": set(),
+    "modules.drives": {"modules.types"},
     "modules": WORDS,
-    # Worlds know nothing of the agent.
+    # Worlds know nothing of the agent; the costs of known tasks are written in the words of the drives.
     "envs": set(),
+    "envs.tasks": {"modules.drives"},
     # Leaves.
     "agent.errors": set(),
     "agent.console": {"agent.errors"},
@@ -40,9 +43,9 @@ LAYERS: dict[str, set[str]] = {
     "agent.episode": MIND,
     "agent.agent": {"agent.episode", "agent.planning", "agent.spec", *MIND},
     "agent.build": {"agent.agent", "agent.config", "agent.spec", *LEAVES, *MIND},
-    "agent.interaction": {"agent.config", "agent.spec", "agent.errors", "envs", *MIND},
+    "agent.interaction": {"agent.config", "agent.spec", "agent.errors", *WORLDS, *MIND},
 }
-LAYERS["agent.learning"] = {*LAYERS["agent.build"], "agent.build", "agent.planning", "agent.interaction", "envs"}
+LAYERS["agent.learning"] = {*LAYERS["agent.build"], "agent.build", "agent.planning", "agent.interaction", *WORLDS}
 LAYERS["agent.evaluation"] = {*LAYERS["agent.learning"]}
 LAYERS["agent.inspection"] = {*LAYERS["agent.evaluation"], "agent.learning", "agent.evaluation"}
 LAYERS["agent.report"] = {*LEAVES}
@@ -54,6 +57,7 @@ LAYERS["agent"] = {"agent.agent", "agent.build"}
 OUTSIDE = {
     "modules": {"torch", "numpy", "jaxtyping"},
     "envs": {"numpy", "gymnasium", "mujoco"},
+    "envs.tasks": {"torch"},
     "agent.errors": {"torch"},
     "agent.presets": set(),
     "agent.evaluation.statistics": {"numpy"},
@@ -136,6 +140,8 @@ def test_the_table_has_no_circle():
         ("agent.report.page", "from agent.inspection import gauges"),
         ("agent.learning.trainer", "from agent.inspection import watch"),
         ("envs.two_rooms", "import modules.types"),
+        ("envs.names", "from modules.drives import Readings"),
+        ("envs.tasks", "from modules.cost import Cost"),
     ],
 )
 def test_the_check_itself_sees_a_stranger(name: str, line: str):
