@@ -14,6 +14,7 @@ from agent.config import Config, from_dict
 from agent.errors import UserError
 from agent.spec import EnvSpec, aimed
 from agent.storage.run import Run
+import envs.tasks  # noqa: F401  # known tasks become drives
 from modules import configurator, drives
 from modules.actor import Actor, Policy
 from modules.cost import REWARD, CostModule

@@ -64,7 +64,10 @@ def purpose(environment: Environment, task: str, goal: tuple[str, ...]) -> tuple
         known = envs.tasks.task_of(name)
         if known is None:
             return (REWARD,), "no task of this environment is known, so the environment's own reward, which is learned"
-        return (known.name, "survive"), f"its known task {known.name}"
+        return (known.name,) if known.ends_well else (known.name, "survive"), f"its known task {known.name}"
+    if task in envs.tasks.TASKS:
+        known = envs.tasks.TASKS[task]
+        return (task,) if known.ends_well else (task, "survive"), f"the task {task}"
     if ":" not in task and task not in DRIVES:
         raise UserError(
             f"--task: unknown task {task!r}{nearest(task, DRIVES)}; there are {', '.join(envs.tasks.TASKS)}, reward, goal, or FILE:FUNCTION of your own"

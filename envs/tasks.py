@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modules.drives import Readings, TaskCost
+from modules.drives import DRIVES, Readings, TaskCost, task_cost
 
 
 @dataclass(frozen=True)
@@ -270,3 +270,5 @@ TASKS: dict[str, KnownTask] = _by_name(
     )
 )
 """By name. The first task that fits an environment is its default."""
+
+DRIVES.update({name: task_cost(task.cost) for name, task in TASKS.items()})
