@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+import envs.tasks  # noqa: F401  # known tasks become drives
 from agent.agent import Agent
 from agent.config import Config, from_dict
 from agent.errors import UserError
 from agent.spec import EnvSpec, aimed
 from agent.storage.run import Run
-import envs.tasks  # noqa: F401  # known tasks become drives
 from modules import configurator, drives
 from modules.actor import Actor, Policy
 from modules.cost import REWARD, CostModule

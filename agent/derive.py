@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import envs.tasks
-
 from agent.config import Config, ExploreConfig, LearnConfig
 from agent.errors import UserError, nearest
 from agent.interaction.environment import Environment

@@ -233,24 +233,35 @@ def comparison(rows: Sequence[Mapping[str, Any]], narrow: bool = False) -> Figur
     """
     figure = Figure(figsize=(SMALL[0] if narrow else 9, 1.4 + 0.42 * len(rows)), dpi=110, layout="constrained")
     axes = figure.subplots()
+    returns = any(row.get("measure", "success") == "return" for row in rows)
+    unit = 1 if returns else 100
+    left, right = _limits([row["iqm"] for row in rows if "iqm" in row]) if returns else (-2.0, 102.0)
     for place, row in enumerate(rows):
         if narrow:
-            axes.text(0, place - 0.28, plain(row["variant"], 60), va="center", fontsize=9)
+            axes.text(left + 0.02 * (right - left), place - 0.28, plain(row["variant"], 60), va="center", fontsize=9)
         if "iqm" not in row:
             text, colour = ("failed", tone("red")) if row["failed"] else ("not computed yet", tone("grey"))
-            axes.text(50, place, text, ha="center", va="center", color=colour)
+            axes.text((left + right) / 2, place, text, ha="center", va="center", color=colour)
             continue
-        value, low, high = (100 * row["iqm"][k] for k in ("value", "low", "high"))
+        value, low, high = (unit * row["iqm"][k] for k in ("value", "low", "high"))
         colour = tone("blue") if place else "black"
         axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(value, place, "o", color=colour)
     seeds = max(row["n_seeds"] for row in rows)
-    axes.set(xlim=(-2, 102), ylim=(len(rows) - 0.5, -0.5), xlabel=f"success rate in %, {seeds} seeds; bands: 95 %")
+    what = "return" if returns else "success rate in %"
+    axes.set(xlim=(left, right), ylim=(len(rows) - 0.5, -0.5), xlabel=f"{what}, {seeds} seeds; bands: 95 %")
     axes.set_yticks(range(len(rows)), ["" if narrow else plain(row["variant"]) for row in rows])
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
+
+
+def _limits(estimates: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """An axis that shows every interval."""
+    low, high = (f([one[k] for one in estimates], default=0.0) for f, k in ((min, "low"), (max, "high")))
+    margin = 0.05 * (high - low) or max(1.0, abs(high))
+    return low - margin, high + margin
 
 
 # Style

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.agent import Agent
 from agent.build import load, setup
 from agent.config import Config, from_dict
 from agent.console import tell
@@ -27,10 +28,11 @@ from agent.drawing.media import encode_png
 from agent.drawing.rendering import picture
 from agent.errors import DamagedFile, UserError
 from agent.evaluation import evaluate as evaluation
+from agent.evaluation.episodes import evaluate_episodes
 from agent.experiments.reuse import digest, trainings
 from agent.experiments.table import earlier, markdown, summarise
 from agent.experiments.variants import FULL, Variant
-from agent.interaction.environment import environment_of
+from agent.interaction.environment import Environment, environment_of
 from agent.report.text import as_typed
 from agent.storage.files import disk_errors, read_json, write_durable
 from agent.storage.run import config_diff
@@ -131,6 +133,8 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
     setup(cell.config.threads)
     agent = load(run, cell.config.device, cell.acting)
     environment = environment_of(cell.config)
+    if environment.truth is None:
+        return {**cell.key, "runs": cell.runs, **_played(cell, agent, environment, run)}
     result, raw = evaluation.evaluate(
         agent,
         environment,
@@ -148,6 +152,24 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
         "task_list_sha256": result["task_list_sha256"],
         "plan_ms": result["plan_ms_median"],
         **({"reader_error": result["reader_error"]} if "reader_error" in result else {}),
+        "train_seconds": (read_summary(run) or {})["train_wall_seconds"],
+        "reference": result["reference"],
+    }
+
+
+def _played(cell: Cell, agent: Agent, environment: Environment, run: Path) -> dict[str, Any]:
+    """The outcomes of whole episodes, where the environment has no tasks of this project's form."""
+    limit = environment.max_steps or cell.config.max_steps
+    result, raw = evaluate_episodes(agent, environment, cell.tasks, limit, seed=cell.config.seed)
+    if raw.faults:
+        raise UserError(f"{raw.faults} of {cell.tasks} episodes failed in the environment, so seeds cannot be compared")
+    return {
+        "measure": result["measure"],
+        "outcomes": raw.measured.tolist(),
+        **({} if result["success_final"] is None else {"success_final": result["success_final"]}),
+        "return_mean": result["return_mean"],
+        "task_list_sha256": result["seed_list_sha256"],
+        "plan_ms": result["plan_ms_median"],
         "train_seconds": (read_summary(run) or {})["train_wall_seconds"],
         "reference": result["reference"],
     }

@@ -41,9 +41,11 @@ def summarise(
             outcomes = np.array([r["outcomes"] for r in mine.values()])
             row |= {
                 "iqm": dataclasses.asdict(estimate(outcomes)),
-                "success_final": float(np.mean([r["success_final"] for r in mine.values()])),
+                "measure": next(iter(mine.values())).get("measure", "success"),
+                **_mean_of("success_final", mine.values()),
+                **_mean_of("return_mean", mine.values()),
                 "plan_ms": float(np.median([r["plan_ms"] for r in mine.values()])),
-                **_reader_error(mine.values()),
+                **_mean_of("reader_error", mine.values()),
                 "train_seconds": float(np.median([r["train_seconds"] for r in mine.values()])),
                 "task_list_sha256": next(iter(mine.values()))["task_list_sha256"],
             }
@@ -95,7 +97,7 @@ def _is_row(row: Any) -> bool:
         return False
 
 
-def _reader_error(results: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Of the cell that judges imagined states by the true cost: how far the states read out of them are off."""
-    errors = [r["reader_error"] for r in results if "reader_error" in r]
-    return {"reader_error": float(np.mean(errors))} if errors else {}
+def _mean_of(name: str, results: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """The mean over the cells that have it: at the last step, of the return, of the reader of true states."""
+    values = [r[name] for r in results if name in r]
+    return {name: float(np.mean(values))} if values else {}

@@ -32,12 +32,12 @@ def _anticollapse_is(kind: str) -> Callable[[Config], bool]:
 
 def _has_proprio(config: Config) -> bool:
     """Whether the environment has proprio to predict. It is only opened where the loss has the term at all."""
-    return config.losses.proprio > 0 and _proprio_of(config.env, config.env_options)
+    return config.losses.proprio > 0 and _proprio_of(config.env, config.env_options, config.wrappers)
 
 
 @lru_cache(maxsize=16)
-def _proprio_of(env: str, env_options: tuple[str, ...]) -> bool:
-    config = Config(env=env, env_options=env_options)
+def _proprio_of(env: str, env_options: tuple[str, ...], wrappers: tuple[str, ...]) -> bool:
+    config = Config(env=env, env_options=env_options, wrappers=wrappers)
     return bool(environment_of(config).spec.observation.proprio_names)
 
 
@@ -73,6 +73,7 @@ ABLATIONS: dict[str, Change] = {
     # The goal's intrinsic cost at every step; its critic stands at the end of a plan as before.
     "goal-drive": where(lambda config: "goal" in config.cost.drives, setting("configurator.energy", "last")),
     "effort-drive": _drive("effort"),
+    "survive-drive": _drive("survive"),
     "contact-drive": _drive("contact"),
     "warm-start": setting("configurator.warm_start", False),
     "mode2": setting("configurator.mode", 1),
@@ -159,11 +160,13 @@ def variants(
     placebo: Sequence[str] = (),
     settings: Sequence[str] = (),
     diagnose: bool = False,
+    base: Config | None = None,
 ) -> dict[str, Variant]:
     """All variants by name, the full agent first.
 
     Args:
         preset: name of the full agent's preset.
+        base: the full agent's configuration, in place of a preset.
         without: names of ABLATIONS.
         against: names of other presets of the same environment.
         vary: `field=value,value`, one variant for each value.
@@ -174,10 +177,10 @@ def variants(
     Raises:
         UserError: an unknown name or field, or variants that cannot be compared.
     """
-    for name in (preset, *against):
+    for name in against if base is not None else (preset, *against):
         if name not in PRESETS:
             raise UserError(f"unknown preset {name!r}{nearest(name, PRESETS)}; the presets are {', '.join(PRESETS)}")
-    full = with_settings(PRESETS[preset](), settings)
+    full = with_settings(PRESETS[preset]() if base is None else base, settings)
     out = {FULL: Variant(full)}
     for flag, parts, names in (
         ("--without", ABLATIONS, without),

@@ -8,6 +8,7 @@ from typing import Any
 
 CONTROLLERS = {
     "random": "random actions",
+    "zero": "the action of rest",
     "greedy": "straight line to the goal",
     "expert": "expert",
 }
@@ -17,20 +18,29 @@ CONTROLLERS = {
 def in_words(row: Mapping[str, Any]) -> dict[str, str]:
     """A row of an ablation as text, by column."""
 
+    shares = row.get("measure", "success") == "success"
+
     def interval(estimate: Mapping[str, float] | None) -> str:
         if estimate is None:
             return ""
-        value, low, high = (100 * estimate[k] for k in ("value", "low", "high"))
-        return f"{value:.1f} ({low:.1f} to {high:.1f})"
+        value, low, high = (estimate[k] for k in ("value", "low", "high"))
+        if not shares:
+            return f"{value:.5g} ({low:.5g} to {high:.5g})"
+        return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
     better = row.get("probability_of_improvement")
     failed = "; ".join(f"seed {seed}: {' '.join(error.split())}" for seed, error in row["failed"].items())
     return {
         "variant": row["variant"],
-        "success rate %": interval(row.get("iqm")) or ("failed" if row["failed"] else "not computed yet"),
+        "success rate %" if shares else "return": interval(row.get("iqm"))
+        or ("failed" if row["failed"] else "not computed yet"),
         "difference": interval(row.get("difference")),
         "P(better)": "" if better is None else f"{better:.2f}",
-        "at the last step %": f"{100 * row['success_final']:.1f}" if "success_final" in row else "",
+        **(
+            {"at the last step %": f"{100 * row['success_final']:.1f}" if "success_final" in row else ""}
+            if shares
+            else {}
+        ),
         "decision latency ms": f"{row['plan_ms']:.1f}" if "plan_ms" in row else "",
         "training s": f"{row['train_seconds']:.0f}" if "train_seconds" in row else "",
         "seeds": str(row["n_seeds"]),
@@ -42,8 +52,12 @@ def in_words(row: Mapping[str, Any]) -> dict[str, str]:
 
 def reference(comparison: Mapping[str, Any]) -> str:
     """Success rates of the reference controllers on the same tasks, as a sentence; "" when not known yet."""
-    reached = [f"{CONTROLLERS.get(k, k)} {100 * v:.0f} %" for k, v in comparison.get("reference", {}).items()]
-    return f"On the same tasks: {', '.join(reached)}." if reached else ""
+    shares = all(row.get("measure", "success") == "success" for row in comparison.get("variants", []))
+    reached = [
+        f"{CONTROLLERS.get(k, k)} {f'{100 * v:.0f} %' if shares else f'{v:.4g}'}"
+        for k, v in comparison.get("reference", {}).items()
+    ]
+    return f"On the same {'tasks' if shares else 'reset seeds'}: {', '.join(reached)}." if reached else ""
 
 
 def as_typed(words: Sequence[str]) -> str:
