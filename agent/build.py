@@ -51,7 +51,13 @@ def build(config: Config, spec: EnvSpec, device: str | torch.device = "cpu") -> 
         index = seen.goal_proprio
         return ProprioEmbedding(index, size, config.perception.fourier_features) if index else embed_state(size)
 
-    body = BodySpec(actions, seen.proprio_names, seen.goal_proprio, config.cost.goal_scale, config.cost.saturate)
+    body = BodySpec(
+        actions,
+        seen.proprio_names,
+        goal_proprio=seen.goal_proprio,
+        goal_scale=config.cost.goal_scale,
+        saturate=config.cost.saturate,
+    )
     chosen = drives.compose(config.cost.drives, config.cost.weights, config.cost.floors, body)
     critic, hidden = None, config.critic.hidden
     if config.critic.enabled and chosen:
