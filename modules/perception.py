@@ -6,17 +6,18 @@ Two shapes of latent stand behind the same Protocol: `vector` (one vector for th
 map, flattened, in which what is local in the picture stays local). Proprio is copied from the sensors, scaled, and has
 no parameters, so that a hard-wired cost keeps its meaning while the latent drifts in training.
 
-Where one percept does not tell all, a perception has a carry from moment to moment (Protocol `types.Perception`). The
-encoder of this file has none.
+Where one percept does not tell all (a velocity that no sensor gives), a perception has a carry from moment to moment
+(Protocol `types.Perception`). `Encoder` has none.
 
-Shapes: B batch, E episodes, T time, C H W channels/rows/columns, F feature map side, D latent, S sensors, I proprio.
+Shapes: B batch, E episodes, T time, C H W channels/rows/columns, F feature map side, D latent, S sensors, I proprio,
+K primitive actions of a block, A numbers of one of them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +148,7 @@ class Encoder(nn.Module):
         """No carry."""
 
     def observe(
-        self, carry: None, observation: Observation, last_action: Tensor | None, is_first: Tensor
+        self, carry: None, observation: Observation, last_block: Tensor | None, is_first: Tensor
     ) -> tuple[None, State]:
         """Encode this moment alone."""
         return None, self.encode(observation)
@@ -177,6 +178,25 @@ class Encoder(nn.Module):
         return {"latent_size": float(self.latent_size), "proprio": float(self.proprio_size)}
 
 
+def select_rows(mask: Tensor, new: Any, old: Any) -> Any:
+    """The rows of a carry `new` where mask (E,) bool is true, those of `old` elsewhere.
+
+    A carry is None, a tensor (E, ...), or a tuple or dict of carries. `old` may be None, as before the first moment,
+    where every row is new.
+    """
+    if mask.all():
+        return new
+    if isinstance(new, Tensor):
+        return torch.where(mask.to(new.device).view(-1, *[1] * (new.ndim - 1)), new, old)
+    if isinstance(new, tuple):
+        return tuple(select_rows(mask, a, b) for a, b in zip(new, old, strict=True))
+    if isinstance(new, dict):
+        return {name: select_rows(mask, a, old[name]) for name, a in new.items()}
+    if new is None:
+        return None
+    raise TypeError(f"a carry is None, a tensor, or a tuple or dict of such, not {type(new).__name__}")
+
+
 def unroll(perception: Perception, observations: Observation, actions: Tensor | None) -> State:
     """`encode_window` for any perception with a carry: observe moment by moment from an empty carry.
 
@@ -187,7 +207,7 @@ def unroll(perception: Perception, observations: Observation, actions: Tensor | 
     batch, length = first.shape[:2]
     carry, states = perception.initial(batch), []
     for t in range(length):
-        last = None if t == 0 or actions is None else actions[:, t - 1, -1]
+        last = None if t == 0 or actions is None else actions[:, t - 1]
         is_first = torch.full((batch,), t == 0, device=first.device)
         carry, state = perception.observe(carry, observations.map(lambda x, t=t: x[:, t]), last, is_first)
         states.append(state)

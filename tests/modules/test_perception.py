@@ -1,4 +1,4 @@
-"""Promises of modules/perception.py: maps keep their places, proprio is a copy, and a carry unrolls."""
+"""Promises of modules/perception.py: maps keep their places, proprio is a copy, and a carry tells of the past."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from agent.spec import as_tensors
 from envs.gym_env import as_observation
 from modules.blocks import flatten_map, fourier_features, unflatten_map
-from modules.perception import Config, Encoder, unroll
+from modules.perception import Config, Encoder, select_rows, unroll
 from modules.types import Observation, ObservationSpec, State
 from tests.helpers import born, explored, tiny, tiny_maze
 
@@ -153,10 +153,10 @@ class Trace:
     def initial(self, episodes: int) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(episodes, 3), torch.zeros(episodes, 1)
 
-    def observe(self, carry, observation, last_action, is_first):
+    def observe(self, carry, observation, last_block, is_first):
         trace, count = (torch.where(is_first[:, None], torch.zeros_like(x), x) for x in carry)
-        if last_action is not None:
-            trace = trace + torch.where(is_first[:, None], 0.0, last_action.sum(1, keepdim=True))
+        if last_block is not None:
+            trace = trace + torch.where(is_first[:, None], 0.0, last_block.sum((1, 2))[:, None])
         trace = 0.5 * trace + observation.sensors
         return (trace, count + 1), State(trace, count)
 
@@ -177,12 +177,12 @@ def test_unroll_is_observe_moment_by_moment(acted):
     for b in range(2):
         carry, trace = Trace().initial(1), np.zeros(3)
         for t in range(4):
-            last = actions[b : b + 1, t - 1, -1] if acted and t else None
+            last = actions[b : b + 1, t - 1] if acted and t else None
             carry, state = Trace().observe(carry, seen[b : b + 1, t], last, torch.tensor([t == 0]))
             assert torch.equal(found.latent[b, t], state.latent[0]) and torch.equal(
                 found.proprio[b, t], state.proprio[0]
             )
-            done = actions[b, t - 1, -1].sum().item() if acted and t else 0.0
+            done = actions[b, t - 1].sum().item() if acted and t else 0.0
             trace = 0.5 * (trace + done) + seen.sensors[b, t].numpy()
             np.testing.assert_allclose(found.latent[b, t].numpy(), trace, rtol=1e-4, atol=1e-6)
 
@@ -198,3 +198,16 @@ def test_a_window_of_an_encoder_without_a_carry_is_unrolled_in_one_pass(make):
     assert torch.allclose(window.latent, moments.latent, atol=1e-5)
     assert torch.equal(window.proprio, moments.proprio)
     assert agent.perception.context == 0 and agent.perception.initial(3) is None
+
+
+def test_rows_of_any_carry_are_selected():
+    mask, new, old = torch.tensor([True, False]), torch.ones(2, 3), torch.zeros(2, 3)
+    expected = [[1.0] * 3, [0.0] * 3]
+    assert select_rows(mask, None, None) is None
+    assert select_rows(mask, new, old).tolist() == expected
+    assert select_rows(mask, new[:, 0], old[:, 0]).tolist() == [1.0, 0.0]
+    found = select_rows(mask, {"a": (new, None), "b": new[..., None]}, {"a": (old, None), "b": old[..., None]})
+    assert found["a"][0].tolist() == expected and found["a"][1] is None and found["b"][..., 0].tolist() == expected
+    assert select_rows(torch.tensor([True, True]), new, None) is new, "before the first moment there is no carry"
+    with pytest.raises(TypeError, match="not str"):
+        select_rows(mask, "new", "old")
