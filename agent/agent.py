@@ -28,6 +28,7 @@ from modules.configurator import Overridden
 from modules.cost import CostModule
 from modules.decoder import Decoder
 from modules.memory import EpisodicMemory
+from modules.perception import select_rows
 from modules.types import (
     Configurator,
     Cost,
@@ -82,7 +83,8 @@ class Agent:
 
         Args:
             goal: an observation, in the environment's own form, of how things should look; or a batch of E of them for
-                E episodes that act together; or None.
+                E episodes that act together; or None. It has no history: a perception with a carry encodes it as a
+                first moment, which is weak where goals are compared in the latent, and not in proprio.
             weights: weights of drives by name that override the configured ones, down to each drive's floor.
         """
         observation = None if goal is None else self.sense(goal)[0]
@@ -117,13 +119,12 @@ class Agent:
         Raises:
             ValueError: the observation is not what the agent perceives, or E is not the number of goals.
         """
-        began, device = time.perf_counter(), self.device
+        began = time.perf_counter()
         percept, single = self.sense(observation)
         episode, first = self._begin(percept, is_first)
 
         # 1. Perception: estimate the state; the configurator sets every module to the task; the cost of being here.
-        firsts = torch.from_numpy(first).to(device)
-        episode.carry, state = self.perception.observe(episode.carry, percept, episode.last_action, firsts)
+        state = self._perceive(episode, percept, first)
         surprise = self._compare(episode, state, first)
         status = self.status()
         replan = torch.from_numpy(self._due(episode, episode.directive)).to(state.latent.device)
@@ -245,6 +246,24 @@ class Agent:
             episode.time[first], episode.planned[first], episode.since[first] = 0, False, 0
         return episode, first
 
+    def _perceive(self, episode: Episode, percept: Observation, first: NDArray[np.bool_]) -> State:
+        """The state (E, ...) of this moment. The carry advances where a block of actions ends or an episode begins.
+
+        Between the ends of blocks a state comes from the carry of the last one and the part of the block that has been
+        executed; training has no such moments, so what they would add to the carry is thrown away.
+        """
+        firsts = torch.from_numpy(first).to(self.device)
+        if not self.perception.context:
+            return self.perception.observe(episode.carry, percept, None, firsts)[1]
+        done, last_block = episode.executed, None
+        if done is not None:
+            executed = torch.from_numpy(np.arange(done.shape[1]) < episode.since[:, None]).to(done.device)
+            last_block = torch.where(executed[..., None], done, self.actor.actions.rest(done))
+        carry, state = self.perception.observe(episode.carry, percept, last_block, firsts)
+        ends = first | (episode.since == self.world_model.action_block)
+        episode.carry = select_rows(torch.from_numpy(ends), carry, episode.carry)
+        return state
+
     def _due(self, episode: Episode, directive: Directive | None) -> NDArray[np.bool_]:
         """(E,) episodes that plan now."""
         if episode.plan is None or directive is None:
@@ -327,7 +346,7 @@ class Agent:
             episode.executed[rows, torch.from_numpy(episode.since).to(action.device)] = action
         episode.since += 1
         episode.time += 1
-        episode.last_action, episode.directive = action, directive
+        episode.directive = directive
 
     def sense(self, observation: Any) -> tuple[Observation, bool]:
         """An observation of the environment as tensors with a batch axis, and whether that axis had to be added.

@@ -16,13 +16,13 @@ from agent.errors import UserError
 from agent.spec import EnvSpec, aimed
 from agent.storage.run import Run
 from modules import configurator, drives
+from modules import perception as perceptions
 from modules.actor import Actor, Policy
 from modules.cost import REWARD, CostModule
 from modules.critic import Critic, RewardPredictor
 from modules.decoder import Decoder
 from modules.heads import ProprioEmbedding, StateEmbedding
 from modules.memory import EpisodicMemory
-from modules.perception import Encoder
 from modules.planners import PLANNERS
 from modules.types import BodySpec
 from modules.world_model import JEPA, InverseDynamics
@@ -41,7 +41,7 @@ def build(config: Config, spec: EnvSpec, device: str | torch.device = "cpu") -> 
     """
     torch.manual_seed(config.seed)
     seen, actions = spec.observation, spec.actions
-    perception = Encoder(config.perception, seen)
+    perception = perceptions.compose(config.perception, seen, actions, config.world_model.action_block)
     latent, proprio, shape = perception.latent_size, perception.proprio_size, perception.map_shape
     world_model = JEPA(config.world_model, latent, proprio, actions, shape)
 

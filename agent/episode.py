@@ -24,9 +24,7 @@ class Episode:
     time: NDArray[np.int64]
     """(E,) primitive actions since each episode began."""
     carry: Any = None
-    """Of perception."""
-    last_action: Tensor | None = None
-    """(E, A) executed last."""
+    """Of perception, as it was when the current block of executed actions began."""
     plan: Plan | None = None
     """Actions (E, H, K, A) under way and what they were expected to cost."""
     offset: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

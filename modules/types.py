@@ -382,10 +382,14 @@ class Actions(Protocol):
 
 @runtime_checkable
 class Perception(Protocol):
-    """s[0] = Enc(x), with a carry from moment to moment where a single percept does not tell all."""
+    """s[0] = Enc(x), with a carry from moment to moment where a single percept does not tell all.
+
+    The moments are the ends of action blocks, in training (`encode_window`) and in acting (`observe`) alike: a carry
+    advances by whole blocks only.
+    """
 
     context: int
-    """Observations before a moment that its state depends on; 0 for an encoder without memory."""
+    """Observations before a moment that its state depends on; 0 for an encoder without a carry."""
     latent_size: int
     """D."""
     proprio_size: int
@@ -394,13 +398,21 @@ class Perception(Protocol):
     """(C, rows, columns) of a spatial latent."""
 
     def initial(self, episodes: int) -> Any:
-        """The carry of E episodes before their first observation."""
+        """The carry of E episodes before their first observation: None, a tensor (E, ...), or a tuple or dict of such.
+
+        Rows of it are selected by `modules.perception.select_rows`.
+        """
         ...
 
     def observe(
-        self, carry: Any, observation: Observation, last_action: Tensor | None, is_first: Tensor
+        self, carry: Any, observation: Observation, last_block: Tensor | None, is_first: Tensor
     ) -> tuple[Any, State]:
-        """One moment: observation (E, ...), last action (E, A), is_first (E,) bool -> carry, State (E, ...)."""
+        """One moment: carry, observation (E, ...) -> the next carry, State (E, ...). Nothing given is changed.
+
+        last_block (E, K, A): the executed block that led to this observation. None at the very first moment; rows of
+        is_first (E,) bool have no block and no carry either, whatever stands there. In the middle of a block
+        `Agent.act` fills it up with rest and throws the next carry away.
+        """
         ...
 
     def encode_window(self, observations: Observation, actions: Tensor | None = None) -> State:

@@ -288,7 +288,7 @@ def test_a_world_model_reads_memory():
 
 
 def test_a_perception_may_carry_frames():
-    """D7: stacked frames; the agent's loop hands the carry on, and a reset empties it for that row only."""
+    """D7: the frame a block ago; the loop hands the carry on at the ends of blocks, a reset empties it for its row."""
 
     class Stacked:
         context = 2
@@ -300,7 +300,7 @@ def test_a_perception_may_carry_frames():
         def initial(self, episodes: int) -> None:
             return None
 
-        def observe(self, carry: Any, observation: Observation, last_action: Any, is_first: Tensor) -> Any:
+        def observe(self, carry: Any, observation: Observation, last_block: Any, is_first: Tensor) -> Any:
             now = self.inner.encode(observation)
             before = now.latent if carry is None else torch.where(is_first[:, None], now.latent, carry)
             return now.latent, State((now.latent + before) / 2, now.proprio)
@@ -315,12 +315,15 @@ def test_a_perception_may_carry_frames():
     encode = agent.perception.encode  # pyright: ignore[reportAttributeAccessIssue]
     agent.perception = Stacked(agent.perception)
     assert environment.truth is not None
-    seen = [environment.truth.observe(environment.truth.reset(np.random.default_rng(i), 2))["sensors"] for i in (0, 1)]
-    first, second = (encode(Observation(None, torch.from_numpy(x))).latent for x in seen)
-    agent.act(seen[0])
-    _, decision = agent.act(seen[1], np.array([False, True]))
-    expected = torch.stack([(first[0] + second[0]) / 2, second[1]])
-    assert torch.allclose(decision.state.latent, expected)
+    block, truth = agent.world_model.action_block, environment.truth
+    seen = [truth.observe(truth.reset(np.random.default_rng(t), 2))["sensors"] for t in range(block + 2)]
+    frames = [encode(Observation(None, torch.from_numpy(x))).latent for x in seen]
+    before = [0, 1]  # the moment at which the last block of each row began; the second row is reset at 1
+    for t, x in enumerate(seen):
+        _, decision = agent.act(x, np.array([t == 0, t <= 1]))
+        expected = [(frames[t][e] + frames[min(before[e], t)][e]) / 2 for e in (0, 1)]
+        assert torch.allclose(decision.state.latent, torch.stack(expected))
+        before = [t if t == first + block else b for first, b in zip((0, 1), before, strict=True)]
 
 
 def test_the_plan_above_is_the_goal_below():

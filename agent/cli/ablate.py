@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from agent.cli import common
-from agent.cli.train import check_memory
+from agent.cli.task_file import check_task
+from agent.cli.train import check_memory, settings_of, with_task
 from agent.config import Config
 from agent.console import table, tell, warn
 from agent.errors import UserError
@@ -36,7 +39,19 @@ class AblateArguments:
     """
 
     preset: Annotated[str, tyro.conf.Positional] = "two_rooms"
-    """Preset of the full agent."""
+    """Preset of the full agent; left out with --env."""
+    env: str | None = None
+    """Any environment in place of a preset: a Gymnasium id, or module:Id-v0. Its settings are derived, as by train."""
+    env_options: tuple[str, ...] = ()
+    """Options of the constructor of --env: name=value."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers around --env, module:Class each."""
+    task: str = ""
+    """What is wanted in --env: a known task, FILE:FUNCTION, reward, or goal; as for train."""
+    goal: tuple[str, ...] = ()
+    """A goal in readings of the body of --env, name=value each."""
+    steps: int | None = None
+    """Explore --env for so many primitive actions."""
     without: tuple[str, ...] = ()
     """Parts to remove, one variant each: critic, variance, warm-start, ... An unknown name lists the known ones."""
     placebo: tuple[str, ...] = ()
@@ -59,7 +74,7 @@ class AblateArguments:
     runs: Path | None = None
     """Folder of the training runs, which several comparisons can share; OUT/runs by default."""
     out: Path | None = None
-    """Folder of the comparison; runs/ablate_PRESET by default. The same command resumes an interrupted comparison."""
+    """Folder of the comparison; runs/ablate_PRESET (or _ENV) by default. The same command resumes an interrupted comparison."""
     json: common.Flag = False
     """Print the result as one JSON object on standard output, and messages on standard error."""
 
@@ -74,16 +89,17 @@ def parse(arguments: list[str], program: str) -> AblateArguments:
 
 def run(args: AblateArguments, command_line: list[str]) -> int:
     """run_agent.py ablate PRESET."""
-    common.check_positive(args, "seeds", "tasks")
-    chosen = variants(args.preset, args.without, args.against, args.vary, args.placebo, args.set, args.diagnose)
+    common.check_positive(args, "seeds", "tasks", "steps")
+    base = _base(args)
+    chosen = variants(args.preset, args.without, args.against, args.vary, args.placebo, args.set, args.diagnose, base)
     if len(chosen) == 1:
         warn("there is nothing to compare: add --without, --placebo, --against, --vary or --diagnose")
-    out = args.out or Path(f"runs/ablate_{args.preset}")
-    _check_environment(chosen[FULL].config)
+    out = args.out or Path(f"runs/ablate_{name_of(args)}")
+    _check_environment(chosen[FULL].config, args)
     for variant in chosen.values():
         check_memory(variant.config)
     launch = cluster.launcher() if args.launcher == "ray" else cells.locally
-    base = base_command(args, command_line[0], out)
+    command = base_command(args, command_line[0], out)
     with FolderLock(out, "comparing"):
         comparison = cells.compare(
             chosen,
@@ -93,7 +109,7 @@ def run(args: AblateArguments, command_line: list[str]) -> int:
             partial(train_run, watcher=Gallery),
             command_line,
             args.runs,
-            base,
+            command,
             launch,
         )
     _print(comparison, args, out)
@@ -103,19 +119,54 @@ def run(args: AblateArguments, command_line: list[str]) -> int:
 
 def base_command(args: AblateArguments, program: str, out: Path) -> list[str]:
     """The command of the full agent alone, to which the flags of a row are added."""
-    base = [program, "ablate", args.preset, *(("--set", *args.set) if args.set else ())]
+    base = [program, "ablate", *([args.preset] if args.env is None else ["--env", args.env])]
+    for name in ("env_options", "wrappers", "goal", "set"):
+        base += [common.flag(name), *getattr(args, name)] if getattr(args, name) else []
+    base += ["--task", args.task] if args.task else []
+    base += ["--steps", str(args.steps)] if args.steps else []
     base += ["--seeds", str(args.seeds), "--tasks", str(args.tasks)]
     return [*base, "--out", str(out), *(("--runs", str(args.runs)) if args.runs else ())]
 
 
-def _check_environment(config: Config) -> None:
-    """An environment without tasks is refused here, before hours of training."""
-    capable(environment_of(config))
+def name_of(args: AblateArguments) -> str:
+    """What the folder and the table are called."""
+    return args.preset if args.env is None else re.sub(r"[^A-Za-z0-9.]+", "-", args.env)
+
+
+def _base(args: AblateArguments) -> Config | None:
+    """The full agent's configuration where an environment is named, derived as by train."""
+    if args.env is None:
+        for name in ("env_options", "wrappers", "task", "goal", "steps"):
+            if getattr(args, name):
+                raise UserError(f"{common.flag(name)} goes with --env; a preset is changed by --set")
+        return None
+    named = Config(env=args.env, env_options=args.env_options, wrappers=args.wrappers, goal=args.goal)
+    config, reasons = settings_of(named, args.task)
+    if reasons:
+        tell(f"{args.env}: wanted is {reasons[0].why}")
+    elif args.task:
+        config = with_task(config, args.task)
+    if args.steps is not None:
+        config = dataclasses.replace(config, collect=dataclasses.replace(config.collect, steps=args.steps))
+    return config
+
+
+def _check_environment(config: Config, args: AblateArguments) -> None:
+    """What cannot be compared in this environment is refused here, before hours of training."""
+    environment = environment_of(config)
+    for drive in config.cost.drives:
+        check_task(drive, environment.spec)
+    if args.launcher == "ray" and any(":" in drive for drive in config.cost.drives):
+        raise UserError("a task in a file is known in this process only: leave out --launcher ray")
+    if environment.truth is not None:
+        capable(environment)
+    elif args.diagnose:
+        raise UserError(f"--diagnose needs the true states of {config.env}, which no Gymnasium environment gives")
 
 
 def _print(comparison: dict[str, Any], args: AblateArguments, out: Path) -> None:
     rows = [in_words(row) for row in comparison["variants"]]
-    table(f"{args.preset}: {args.seeds} seeds, {args.tasks} tasks each", rows)
+    table(f"{name_of(args)}: {args.seeds} seeds, {args.tasks} tasks each", rows)
     tell(reference(comparison))
     for name in ("comparison.json", "comparison.png", "table.md"):
         if (out / name).exists():

@@ -25,8 +25,8 @@ from agent.learning.policy import PLANS_AT_ONCE
 from agent.learning.train import train_run
 from agent.presets import PRESETS
 from envs import SIMULATORS
+from modules import perception
 from modules.cost import REWARD
-from modules.perception import Encoder
 
 DEFAULT = "two_rooms"
 ANY = "environment"
@@ -155,19 +155,21 @@ def _tell_purpose(args: TrainArguments) -> None:
 def check_memory(config: Config) -> None:
     """UserError, with the flag to change, for a configuration whose arrays cannot fit into memory."""
     check(config)
-    seen = environment_of(config).spec.observation
+    spec = environment_of(config).spec
+    seen = spec.observation
     try:
-        encoder = Encoder(config.perception, seen)
+        encoder = perception.compose(config.perception, seen, spec.actions, config.world_model.action_block)
     except (ValueError, RuntimeError):
         return  # building the agent names what is wrong
     pixels = math.prod(seen.pixel_shape) if seen.pixel_shape else 0
     state, learn = encoder.latent_size + encoder.proprio_size, config.learn
     hidden = config.perception.hidden + config.world_model.hidden if config.perception.latent == "vector" else 0
+    past = min(encoder.context, config.collect.length + 1 - learn.window)
     needs = [
         limits.exploration(
             config.collect.episodes, config.collect.length, pixels + limits.FLOAT * len(seen.sensor_low)
         ),
-        limits.window_batch(learn.batch, learn.window, pixels, state, hidden),
+        limits.window_batch(learn.batch, learn.window + past, pixels, state, hidden),
     ]
     if learn.policy_steps:
         needs.append(

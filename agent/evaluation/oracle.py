@@ -26,7 +26,11 @@ READER_STATES, READER_STEPS, READER_BATCH = 6000, 1200, 256
 
 
 def perceive(perception: Perception, simulator: Simulator, states: Array) -> State:
-    """Physical states (N, S) as the agent perceives them, each as the first moment of an episode."""
+    """Physical states (N, S) as the agent perceives them, each as the first moment of an episode.
+
+    A perception with a carry cannot tell from a first moment what only a history shows (a hidden velocity): goals in
+    its latent, and what oracle dynamics imagine, lack it. Proprio do not.
+    """
     percepts, device = as_tensors(as_observation(simulator.observe(states))), device_of(perception)
     return perception.encode_window(percepts.map(lambda x: x[:, None].to(device)))[:, 0]
 

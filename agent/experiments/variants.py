@@ -48,7 +48,7 @@ def _drive(name: str) -> Change:
 
 ABLATIONS: dict[str, Change] = {
     # The modules, each replaced by one that does nothing.
-    "perception": setting("perception.latent", "raw"),
+    "perception": together(setting("perception.latent", "raw"), setting("perception.carry", "none")),
     "world-model": setting("world_model.predictor", "none"),
     "cost": together(_drive("goal"), setting("configurator.critic_weight", 0.0)),
     "critic": setting("learn.critic_steps", 0),

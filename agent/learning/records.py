@@ -58,12 +58,13 @@ def next_record(records: Records, step: int) -> Tensor:
 def encode_at(perception: Perception, replay: Replay, episode: Tensor, moment: Tensor) -> tuple[State, Observation]:
     """States and observations at single moments, (n,) each.
 
-    A perception with a carry sees each episode from its beginning, so that its states are those of life.
+    A perception with a carry sees each piece from its beginning, so that its states are those of life.
     """
     device = device_of(perception)
     seen = replay.observe(episode, moment).map(lambda x: x.to(device))
     if not perception.context:
         return perception.encode_window(seen.map(lambda x: x[:, None]))[:, 0], seen
-    whole = replay.observe(episode, slice(None)).map(lambda x: x.to(device))
-    state = perception.encode_window(whole, replay.actions[episode].to(device))
-    return state[torch.arange(len(episode)), moment], seen
+    piece, row = episode.unique(return_inverse=True)  # several moments of one piece need it encoded once
+    whole = replay.observe(piece, slice(None)).map(lambda x: x.to(device))
+    state = perception.encode_window(whole, replay.actions[piece].to(device))
+    return state[row, moment], seen

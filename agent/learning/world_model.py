@@ -48,14 +48,22 @@ class WorldModelUpdate:
         """Nothing."""
 
     def loss(self, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted terms of `losses.Config` on a batch of windows."""
+        """The weighted terms of `losses.Config` on a batch of windows.
+
+        A perception with a carry sees up to `context` moments before the window, as far as the piece has them, so that
+        states inside the window are those of life; no term counts them.
+        """
         learn, weights, device = self.learn, self.weights, device_of(self.perception)
         whole, begin = self.replay.draw(learn.batch, learn.window, generator)
-        episode, acted = (parallel.part(x) for x in (whole, whole.roll(1) if learn.shuffle_actions else whole))
-        seen = self.replay.observe(episode, slice(begin, begin + learn.window)).map(lambda x: x.to(device))
-        actions = self.replay.actions[acted, begin : begin + learn.window - 1].to(device)
+        episode, end = parallel.part(whole), begin + learn.window
+        past = min(begin, self.perception.context)
+        seen = self.replay.observe(episode, slice(begin - past, end)).map(lambda x: x.to(device))
+        done = self.replay.actions[episode, begin - past : end - 1].to(device)
         with torch.set_grad_enabled(learn.train_encoder):
-            state = self.perception.encode_window(seen, actions)
+            state = self.perception.encode_window(seen, done)[:, past:]
+        actions = done[:, past:]
+        if learn.shuffle_actions:  # what the world model is told; perception is told what was really done
+            actions = self.replay.actions[parallel.part(whole.roll(1)), begin : end - 1].to(device)
         after = state[:, 1:]
         imagined = self._predicted(state, actions)
         terms = {"prediction": (imagined.latent - after.latent).square().mean()}

@@ -84,25 +84,48 @@ def test_mode_1_without_a_policy_falls_back_to_planning():
     assert decision.directive.horizon == tiny().configurator.horizon_without_critic
 
 
-def test_perception_gets_its_carry_the_last_action_and_who_begins(monkeypatch):
-    agent, environment = ready(settings(tiny(), iterations=1))
-    seen, goal = scene(environment, 2)
+def watched(monkeypatch, agent, context):
+    """What `observe` was given: carry, block, who begins. The carry counts the moments from 1."""
     asked: list[tuple[Any, Any, list[bool]]] = []
     observe = agent.perception.observe
 
-    def observed(carry, observation, last_action, is_first):
-        asked.append((carry, last_action, is_first.tolist()))
-        return len(asked), observe(None, observation, last_action, is_first)[1]
+    def observed(carry, observation, last_block, is_first):
+        asked.append((carry, last_block, is_first.tolist()))
+        return torch.full((2,), len(asked)), observe(None, observation, last_block, is_first)[1]
 
+    monkeypatch.setattr(agent.perception, "context", context)
     monkeypatch.setattr(agent.perception, "observe", observed)
-    monkeypatch.setattr(agent.perception, "initial", lambda episodes: f"empty for {episodes}")
+    monkeypatch.setattr(agent.perception, "initial", lambda episodes: torch.zeros(episodes, dtype=torch.long))
+    return asked
+
+
+def test_perception_gets_its_carry_the_executed_block_and_who_begins(monkeypatch):
+    agent, environment = ready(settings(tiny(), iterations=1))
+    seen, goal = scene(environment, 2)
+    asked = watched(monkeypatch, agent, 1)
     agent.set_goal(goal)
-    begins = [None, None, np.array([False, True])]
-    decisions = [agent.act(seen, first)[1] for first in begins]
-    assert [carry for carry, _, _ in asked] == ["empty for 2", 1, 2]
-    assert [first for _, _, first in asked] == [[True, True], [False, False], [False, True]]
-    assert asked[0][1] is None
-    assert all(torch.equal(asked[t + 1][1], decisions[t].action) for t in range(2))
+    begins = {0: [True, True], 2: [False, True]}
+    decisions = [agent.act(seen, np.array(begins.get(t, [False, False])))[1] for t in range(7)]
+    assert [first for _, _, first in asked] == [begins.get(t, [False, False]) for t in range(7)]
+    # Blocks have four actions: the first row advances at 0 and 4, the second one at 0, 2 and 6.
+    carries = [[0, 0], [1, 1], [1, 1], [1, 3], [1, 3], [5, 3], [5, 3]]
+    assert [carry.tolist() for carry, _, _ in asked] == carries
+    assert asked[0][1] is None and agent.episode.carry.tolist() == [5, 7]
+    for t in range(1, 7):
+        for row, since in ((0, 4 * ((t - 1) // 4)), (1, 0 if t < 2 else 2)):
+            done = [d.action[row] for d in decisions[since:t]]
+            rest = [agent.actor.actions.rest(done[0] if done else torch.zeros(2))] * (4 - len(done))
+            assert asked[t][2][row] or torch.equal(asked[t][1][row], torch.stack([*done, *rest])), (t, row)
+
+
+def test_a_perception_without_a_carry_is_not_given_blocks(monkeypatch):
+    agent, environment = ready(settings(tiny(), iterations=1))
+    seen, goal = scene(environment, 2)
+    asked = watched(monkeypatch, agent, 0)
+    agent.set_goal(goal)
+    for _ in range(6):
+        agent.act(seen)
+    assert all(block is None and carry.tolist() == [0, 0] for carry, block, _ in asked)
 
 
 # Replanning

@@ -100,6 +100,14 @@ def test_an_agent_without_a_module_still_lives(make, name: str, tmp_path: Path):
         assert agent.memory.size == 0
 
 
+def test_an_agent_without_perception_has_no_carry_either():
+    config = tiny_maze()
+    config = dataclasses.replace(config, perception=dataclasses.replace(config.perception, carry="gru"))
+    assert born(config)[0].perception.context > 0
+    perception = born(ABLATIONS["perception"](config))[0].perception
+    assert perception.context == 0 and not list(perception.parameters())
+
+
 @pytest.mark.parametrize(
     ("change", "weights"),
     [

@@ -21,7 +21,7 @@ def halves(cost: CostModule) -> tuple[Critic, Critic]:
 @pytest.mark.parametrize("heads", [("goal",), ("goal", "contact")])
 @pytest.mark.parametrize("goal_proprio", [(), (0, 2)])
 def test_the_critic_equals_numpy(goal_proprio, heads):
-    cost = make(BodySpec(SPACE, ("x", "contact", "y"), goal_proprio), heads=heads)
+    cost = make(BodySpec(SPACE, ("x", "contact", "y"), goal_proprio=goal_proprio), heads=heads)
     critic, state, goal = halves(cost)[0], draw(4), draw(4, seed=1)
     found = critic(state, critic.goal(goal))
     assert found.shape == (4, len(heads), 2) and critic.names == heads

@@ -1,4 +1,4 @@
-"""Promises of modules/perception.py: maps keep their places, proprio is a copy, and a carry unrolls."""
+"""Promises of modules/perception.py: maps keep their places, proprio is a copy, and a carry tells of the past."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from agent.spec import as_tensors
 from envs.gym_env import as_observation
+from modules.actions import BoxActions
 from modules.blocks import flatten_map, fourier_features, unflatten_map
-from modules.perception import Config, Encoder, unroll
+from modules.perception import Config, Encoder, RecurrentEncoder, compose, select_rows, unroll
 from modules.types import Observation, ObservationSpec, State
 from tests.helpers import born, explored, tiny, tiny_maze
 
@@ -153,10 +154,10 @@ class Trace:
     def initial(self, episodes: int) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(episodes, 3), torch.zeros(episodes, 1)
 
-    def observe(self, carry, observation, last_action, is_first):
+    def observe(self, carry, observation, last_block, is_first):
         trace, count = (torch.where(is_first[:, None], torch.zeros_like(x), x) for x in carry)
-        if last_action is not None:
-            trace = trace + torch.where(is_first[:, None], 0.0, last_action.sum(1, keepdim=True))
+        if last_block is not None:
+            trace = trace + torch.where(is_first[:, None], 0.0, last_block.sum((1, 2))[:, None])
         trace = 0.5 * trace + observation.sensors
         return (trace, count + 1), State(trace, count)
 
@@ -177,12 +178,12 @@ def test_unroll_is_observe_moment_by_moment(acted):
     for b in range(2):
         carry, trace = Trace().initial(1), np.zeros(3)
         for t in range(4):
-            last = actions[b : b + 1, t - 1, -1] if acted and t else None
+            last = actions[b : b + 1, t - 1] if acted and t else None
             carry, state = Trace().observe(carry, seen[b : b + 1, t], last, torch.tensor([t == 0]))
             assert torch.equal(found.latent[b, t], state.latent[0]) and torch.equal(
                 found.proprio[b, t], state.proprio[0]
             )
-            done = actions[b, t - 1, -1].sum().item() if acted and t else 0.0
+            done = actions[b, t - 1].sum().item() if acted and t else 0.0
             trace = 0.5 * (trace + done) + seen.sensors[b, t].numpy()
             np.testing.assert_allclose(found.latent[b, t].numpy(), trace, rtol=1e-4, atol=1e-6)
 
@@ -198,3 +199,133 @@ def test_a_window_of_an_encoder_without_a_carry_is_unrolled_in_one_pass(make):
     assert torch.allclose(window.latent, moments.latent, atol=1e-5)
     assert torch.equal(window.proprio, moments.proprio)
     assert agent.perception.context == 0 and agent.perception.initial(3) is None
+
+
+# A GRU behind the encoder
+
+
+PLACE = ObservationSpec(None, (-1.0, -2.0, -1.0), (1.0, 2.0, 1.0), ("b",), (1,), (0.5,), (2.0,))
+SPACE = BoxActions((-1.0, 0.0), (1.0, 4.0))
+BLOCK, STATES = 3, 5
+
+
+def recurrent(**changes) -> RecurrentEncoder:
+    torch.manual_seed(0)
+    perception = compose(Config(size=16, hidden=24, carry="gru", carry_size=12, **changes), PLACE, SPACE, BLOCK)
+    assert isinstance(perception, RecurrentEncoder)
+    return perception
+
+
+def life(rows: int = 4, seed: int = 0) -> tuple[Observation, torch.Tensor]:
+    """Observations (B, T, S) and the blocks between them (B, T - 1, K, A)."""
+    generator = torch.Generator().manual_seed(seed)
+    seen = torch.rand(rows, STATES, 3, generator=generator) * 2 - 1
+    low, high = torch.tensor(SPACE.low), torch.tensor(SPACE.high)
+    return Observation(sensors=seen), low + (high - low) * torch.rand(rows, STATES - 1, BLOCK, 2, generator=generator)
+
+
+def test_shapes_of_a_recurrent_perception():
+    perception, (seen, actions) = recurrent(), life()
+    state = perception.encode_window(seen, actions)
+    assert state.latent.shape == (4, STATES, 16) and state.proprio.shape == (4, STATES, 1)
+    assert (perception.latent_size, perception.proprio_size, perception.map_shape) == (16, 1, None)
+    assert perception.context > 0 and perception.initial(3).tolist() == [[0.0] * 12] * 3
+    carry, now = perception.observe(perception.initial(4), seen[:, 0], None, torch.ones(4, dtype=torch.bool))
+    assert carry.shape == (4, 12) and now.latent.shape == (4, 16)
+    odd = compose(Config(size=7, carry="gru"), PLACE, SPACE, BLOCK)
+    assert odd.encode_window(seen, actions).latent.shape == (4, STATES, 7) and odd.latent_size == 7
+    assert torch.equal(state.proprio[..., 0], (seen.sensors[..., 1] - 0.5) / 2), "proprio is a copy"
+    assert not state.proprio.requires_grad and state.latent.requires_grad
+    assert perception.status() == {"latent_size": 16.0, "proprio": 1.0}
+
+
+def test_a_window_of_a_recurrent_perception_is_observed_moment_by_moment():
+    """All percepts at once, and then one after the other: the same up to the order of additions in a product."""
+    perception, (seen, actions) = recurrent(), life()
+    with torch.no_grad():
+        window, moments = perception.encode_window(seen, actions), unroll(perception, seen, actions)
+    assert torch.allclose(window.latent, moments.latent, atol=1e-6) and torch.equal(window.proprio, moments.proprio)
+    assert window.latent.std() > 1e-2
+
+
+def test_a_state_depends_on_the_past_and_not_on_the_future():
+    perception, (seen, actions) = recurrent(), life()
+    with torch.no_grad():
+        state = perception.encode_window(seen, actions).latent
+        other = perception.encode_window(seen, actions.flip(0)).latent
+        assert torch.equal(other[:, 0], state[:, 0]), "nothing was done before the first moment"
+        assert ((other - state)[:, 1:].abs().amax(-1) > 1e-4).all(), "the same percepts after other actions"
+        sensors = seen.sensors.clone()
+        sensors[:, 0] = sensors[:, 0].flip(0)
+        other = perception.encode_window(Observation(sensors=sensors), actions).latent
+        assert ((other - state)[:, 1:].abs().amax(-1) > 1e-5).all(), "the same actions after another beginning"
+        sensors = seen.sensors.clone()
+        sensors[:, -1], last = 0.0, actions.clone()
+        last[:, -1] = 0.0
+        other = perception.encode_window(Observation(sensors=sensors), last).latent
+        assert torch.equal(other[:, :-1], state[:, :-1]) and not torch.equal(other[:, -1], state[:, -1])
+
+
+def test_half_of_the_latent_is_the_percept_alone():
+    """So that no latent can predict itself by repeating actions, and half of a goal's is that of any arrival."""
+    perception, (seen, actions) = recurrent(), life()
+    with torch.no_grad():
+        state = perception.encode_window(seen, actions).latent
+        alone = perception.encode_window(seen.map(lambda x: x.flatten(0, 1)[:, None])).latent.view(state.shape)
+    assert torch.allclose(state[..., :8], alone[..., :8], atol=1e-6)
+    assert ((state - alone)[:, 1:, 8:].abs().amax(-1) > 1e-4).all()
+
+
+def test_each_action_of_a_block_counts_in_its_own_units():
+    """Numbers from -1 to 1 and from 0 to 4 are seen as equally large."""
+    perception, (seen, actions) = recurrent(), life()
+    inputs: list[torch.Tensor] = []
+    perception.cell.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    perception.encode_window(seen, actions)
+    found = torch.stack([x[:, 8:] for x in inputs], 1)
+    centre, half = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 2.0])
+    assert not found[:, 0].any() and torch.allclose(found[:, 1:], ((actions - centre) / half).flatten(2))
+
+
+def test_a_row_that_begins_forgets_carry_and_block():
+    perception, (seen, actions) = recurrent(), life()
+    with torch.no_grad():
+        new = perception.observe(perception.initial(4), seen[:, 1], None, torch.ones(4, dtype=torch.bool))
+        carry, _ = perception.observe(perception.initial(4), seen[:, 0], None, torch.ones(4, dtype=torch.bool))
+        first = torch.tensor([True, False, True, False])
+        found = perception.observe(carry, seen[:, 1], actions[:, 0], first)
+    assert torch.equal(found[1].latent[first], new[1].latent[first]) and torch.equal(found[0][first], new[0][first])
+    assert not torch.isclose(found[1].latent[~first], new[1].latent[~first]).all(-1).any()
+
+
+def test_a_window_without_its_actions_is_refused():
+    perception, (seen, _) = recurrent(), life()
+    assert perception.encode_window(seen[:, :1]).latent.shape == (4, 1, 16), "one moment has none, such as a goal"
+    with pytest.raises(ValueError, match="5 moments needs the 4 action blocks"):
+        perception.encode_window(seen)
+
+
+@pytest.mark.parametrize("latent", ["spatial", "raw"])
+def test_a_carry_needs_a_vector_latent(latent):
+    with pytest.raises(ValueError, match=r"--perception\.latent vector") as refused:
+        compose(Config(latent=latent, carry="gru"), ObservationSpec(pixel_shape=(1, 65, 65)), SPACE, BLOCK)
+    assert "\n" not in str(refused.value)
+    assert isinstance(compose(Config(), ObservationSpec(pixel_shape=(1, 65, 65)), SPACE, BLOCK), Encoder)
+
+
+def test_a_latent_of_one_number_has_no_halves():
+    with pytest.raises(ValueError, match=r"--perception\.size 2 or more"):
+        compose(Config(size=1, carry="gru"), PLACE, SPACE, BLOCK)
+
+
+def test_rows_of_any_carry_are_selected():
+    mask, new, old = torch.tensor([True, False]), torch.ones(2, 3), torch.zeros(2, 3)
+    expected = [[1.0] * 3, [0.0] * 3]
+    assert select_rows(mask, None, None) is None
+    assert select_rows(mask, new, old).tolist() == expected
+    assert select_rows(mask, new[:, 0], old[:, 0]).tolist() == [1.0, 0.0]
+    found = select_rows(mask, {"a": (new, None), "b": new[..., None]}, {"a": (old, None), "b": old[..., None]})
+    assert found["a"][0].tolist() == expected and found["a"][1] is None and found["b"][..., 0].tolist() == expected
+    assert select_rows(torch.tensor([True, True]), new, None) is new, "before the first moment there is no carry"
+    with pytest.raises(TypeError, match="not str"):
+        select_rows(mask, "new", "old")
