@@ -40,7 +40,7 @@ LAYERS: dict[str, set[str]] = {
     "agent.episode": MIND,
     "agent.agent": {"agent.episode", "agent.planning", "agent.spec", *MIND},
     "agent.build": {"agent.agent", "agent.config", "agent.spec", *LEAVES, *MIND},
-    "agent.interaction": {"agent.config", "agent.spec", "agent.errors", "envs", *MIND},
+    "agent.interaction": {"agent", "agent.config", "agent.spec", "agent.errors", "agent.storage", "envs", *MIND},
 }
 LAYERS["agent.learning"] = {*LAYERS["agent.build"], "agent.build", "agent.planning", "agent.interaction", "envs"}
 LAYERS["agent.evaluation"] = {*LAYERS["agent.learning"]}
