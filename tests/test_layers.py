@@ -38,19 +38,20 @@ LAYERS: dict[str, set[str]] = {
     # The life, from the bottom up.
     "agent.config": {"agent.errors", *MIND},
     "agent.presets": {"agent.config", "agent.errors", *MIND},
-    "agent.spec": MIND,
+    "agent.spec": {"agent.errors", *MIND},
     "agent.planning": MIND,
     "agent.episode": MIND,
     "agent.agent": {"agent.episode", "agent.planning", "agent.spec", *MIND},
-    "agent.build": {"agent.agent", "agent.config", "agent.spec", *LEAVES, *MIND},
-    "agent.interaction": {"agent.config", "agent.spec", "agent.errors", *WORLDS, *MIND},
+    "agent.build": {"agent.agent", "agent.config", "agent.spec", "envs.tasks", *LEAVES, *MIND},
+    "agent.interaction": {"agent", "agent.config", "agent.spec", "agent.errors", "agent.storage", *WORLDS, *MIND},
 }
+LAYERS["agent.derive"] = {"agent.config", "agent.errors", "agent.interaction", *WORLDS, *MIND}
 LAYERS["agent.learning"] = {*LAYERS["agent.build"], "agent.build", "agent.planning", "agent.interaction", *WORLDS}
 LAYERS["agent.evaluation"] = {*LAYERS["agent.learning"]}
 LAYERS["agent.inspection"] = {*LAYERS["agent.evaluation"], "agent.learning", "agent.evaluation"}
 LAYERS["agent.report"] = {*LEAVES}
 LAYERS["agent.experiments"] = {*LAYERS["agent.inspection"], "agent.inspection", "agent.report", "agent.presets"}
-LAYERS["agent.cli"] = {*LAYERS["agent.experiments"], "agent.experiments", "agent"}
+LAYERS["agent.cli"] = {*LAYERS["agent.experiments"], "agent.experiments", "agent.derive", "agent"}
 LAYERS["agent"] = {"agent.agent", "agent.build"}
 """Room -> rooms that it may import, beside itself. A room is a folder or a file; the longest name that fits counts."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EXIT = 130
@@ -26,6 +26,29 @@ def while_importing() -> Iterator[None]:
     signal.signal(signal.SIGINT, _exit)
     try:
         yield
+    finally:
+        signal.signal(signal.SIGINT, theirs)
+
+
+@contextmanager
+def noticed() -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C is only noticed, so that what is under way can be completed; the next one interrupts.
+
+    Gives a function that says whether there was one.
+    """
+    theirs = signal.getsignal(signal.SIGINT)
+    seen = threading.Event()
+    if threading.current_thread() is not threading.main_thread() or theirs is not signal.default_int_handler:
+        yield seen.is_set  # as in while_importing
+        return
+
+    def notice(*_: object) -> None:
+        seen.set()
+        signal.signal(signal.SIGINT, theirs)
+
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield seen.is_set
     finally:
         signal.signal(signal.SIGINT, theirs)
 

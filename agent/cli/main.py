@@ -21,6 +21,7 @@ from agent.errors import UserError, nearest
 
 COMMANDS = {
     "train": "Explore an environment, learn a world model of it, then critic, policy and decoder.",
+    "collect": "Record episodes of an environment, to learn from or to exchange.",
     "evaluate": "Measure the success rate of a run on tasks that training never saw.",
     "imagine": "Draw what the world model of a run predicts, and plans for unseen tasks.",
     "ablate": "Compare an agent with variants: parts removed, replaced by a placebo, or set to other values.",

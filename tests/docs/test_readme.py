@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import importlib.util
 import json
 import re
 import runpy
@@ -112,6 +113,7 @@ def own_world() -> Iterator[type]:
 def workplace(tmp_path: Path, own_world: type, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, where every preset trains in a second."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     few_pictures(monkeypatch)
     for preset in ("two_rooms", "two_rooms_random", "point_maze", "point_maze_medium"):
         monkeypatch.setitem(PRESETS, preset, tiny)
@@ -150,7 +152,7 @@ def test_there_is_something_to_run():
     """Else the tests below would pass on nothing."""
     usage = ROOT / "docs" / "usage.md"
     run = {shlex.split(line)[2] for line in commands(usage)}
-    assert run == {"train", "evaluate", "imagine", "ablate", "report", "check"}
+    assert run == {"train", "collect", "evaluate", "imagine", "ablate", "report", "check"}
     assert len(commands(README)) == 2
     assert {p.name: len(programs(p)) for p in PAGES if programs(p)} == {
         "extending.md": 2,
@@ -180,6 +182,8 @@ def test_commands_run(path: Path, line: str, tiny_run: Path, workplace: Path):
     assert script in ("run_agent.py", OWN_WORLD), line
     if "--launcher ray" in line:
         pytest.skip("tests/experiments/test_cluster.py runs this; here there may be no ray")
+    if "minari" in line and importlib.util.find_spec("minari") is None:
+        pytest.skip("needs the extra minari")
     read_by(arguments, tiny_run, workplace)
     if arguments[0] == "evaluate":
         arguments += ["--tasks", "4"]
