@@ -106,10 +106,12 @@ class Config:
     env_options: tuple[str, ...] = ()
     """Options of the environment's constructor: layout=medium pixels=true. To pass none, give --env-options alone."""
     wrappers: tuple[str, ...] = ()
-    """Wrappers around the environment, module:Class each, from the inside outwards: gymnasium.wrappers:AddRenderObservation.
-    none: not even the one that a known environment comes with."""
+    """Wrappers around the environment, module:Class each, from the inside outwards; none: not even the one that a
+    known environment comes with."""
     goal: tuple[str, ...] = ()
     """A goal in readings of the body, name=value each: position=0.5. Readings that are not named do not matter."""
+    data: str = ""
+    """Recorded episodes to learn from in place of exploring: a folder of collect, or minari:ID."""
     max_steps: int = 60
     """Budget of an evaluation task, in primitive actions."""
     seed: int = 0

@@ -45,8 +45,6 @@ class TrainArguments:
     """What is wanted: a known task by name, FILE:FUNCTION of one's own, reward (the environment's own), or goal."""
     steps: int | None = None
     """Explore for so many primitive actions (--collect.steps)."""
-    data: str | None = None
-    """Learn from recorded episodes in place of exploring: a folder of collect, or minari:ID."""
     explain: common.Flag = False
     """Print the settings that were derived for the environment, with reasons, and train nothing."""
     out: Path | None = None

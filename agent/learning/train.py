@@ -18,6 +18,7 @@ from agent.console import Progress
 from agent.errors import UserError
 from agent.interaction.environment import Environment, environment_of
 from agent.interaction.explore import MapFn, explore
+from agent.interaction.recorded import replay_from
 from agent.interaction.replay import Replay
 from agent.interaction.scaling import fitted
 from agent.learning import parallel
@@ -64,11 +65,16 @@ def train_run(
     first = parallel.rank() == 0
     opened = Run.create_or_resume(folder, dataclasses.asdict(config), command_line) if first else nullcontext()
     with opened as run, Progress(show=first) as progress:
-        progress.start("explore", config.collect.episodes, unit="episodes")
+        amount, unit = (config.collect.steps, "steps") if config.collect.steps else (config.collect.episodes, "episodes")
+        progress.start("read" if config.data else "explore", 0 if config.data else amount, unit=unit)
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
         block, rewards = config.world_model.action_block, REWARD in config.cost.drives
-        replay = explore(config.collect, environment, block, config.seed, map_fn, rewards)
-        progress.update(config.collect.episodes, f"{replay.steps} environment steps")
+        about: dict[str, Any] = {}
+        if config.data:
+            replay, about = replay_from(config, environment, rewards)
+        else:
+            replay = explore(config.collect, environment, block, config.seed, map_fn, rewards)
+        progress.update(amount, f"{replay.steps} environment steps")
         # Sensors without limits take their scale from what was explored.
         spec = environment.spec if environment.truth is not None else fitted(environment.spec, replay)
         agent = _built(config, spec)
@@ -95,6 +101,7 @@ def train_run(
             "intrinsic_cost_sha256": intrinsic,
             "drives": list(config.cost.drives),
             "reward_used": rewards,
+            **({"data": about} if about else {}),
             **({"faults": replay.faults} if replay.faults else {}),
             "parameters": sum(p.numel() for m in agent.modules().values() for p in m.parameters()),
         }
