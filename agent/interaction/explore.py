@@ -1,8 +1,9 @@
 """Exploration: from environments to the episodes of self-supervised learning.
 
 The explorer knows nothing of the environment but its action space: a direction that wanders, a strength that varies,
-held for a block more often than not, since held actions are what a planner will propose. Several episodes share one
-scene (the same walls) so that the critic can ask for goals that another episode has seen.
+held for a block more often than not, since held actions are what a planner will propose. Where an action is a choice,
+each is as likely as any other. Several episodes share one scene (the same walls) so that the critic can ask for goals
+that another episode has seen.
 
 Shapes: M episodes, E environments, T blocks, K primitive actions a block, A action.
 """
@@ -23,6 +24,7 @@ from agent.interaction.driver import Moment, Transition, drive, steps
 from agent.interaction.environment import Environment
 from agent.interaction.replay import Pieces, Replay
 from envs import SimVectorEnv
+from modules.actions import DiscreteActions
 from modules.types import Actions
 
 SHARD = 1000  # episodes explored together; every shard draws from a random stream of its own
@@ -88,7 +90,8 @@ def explore_simulator(
     envs.np_random = rng  # one stream for the explorer and the noise of the environment
     pieces = Pieces(config.length, block)
     explorer = Explorer(config, environment.spec.actions, count, block, rng)
-    drive(envs, explorer, steps(config.length * block), [pieces.add], options={"state": states, "goal": states})
+    options, to_env = {"state": states, "goal": states}, environment.spec.actions.to_env
+    drive(envs, explorer, steps(config.length * block), [pieces.add], options=options, to_env=to_env)
     found = pieces.joined(count)
     flat = found["states"].reshape(-1, found["states"].shape[-1])
     shape = found["states"].shape[:2]
@@ -120,7 +123,7 @@ def explore_vector(
             )
         return pieces.count >= config.episodes
 
-    drive(envs, explorer, stop, [pieces.add], seed=int(rng.integers(2**31)))
+    drive(envs, explorer, stop, [pieces.add], seed=int(rng.integers(2**31)), to_env=actions.to_env)
     return {**pieces.joined(config.episodes), "scene": np.arange(config.episodes)}
 
 
@@ -150,6 +153,8 @@ class Explorer:
 
     def next_block(self) -> NDArray:
         """Action blocks (E, K, A), in the environment's units."""
+        if isinstance(self.actions, DiscreteActions):
+            return self._choices(self.actions)
         config, rng, count = self.config, self.rng, len(self._within)
         fresh = self._turned(np.zeros((count, self.actions.size)), 1.0)
         if self._direction is None:
@@ -163,6 +168,13 @@ class Explorer:
         strength = np.clip(config.strength + 0.3 * strength, 0.05, 1.0)
         farthest = self.actions.boundary(torch.from_numpy(each))
         return self.actions.scale(farthest * torch.from_numpy(strength)).numpy().astype(np.float32)
+
+    def _choices(self, actions: DiscreteActions) -> NDArray:
+        """Blocks (E, K, A) of choices that are all equally likely: one for a whole block, or one for each action."""
+        count = len(self._within)
+        held = self.rng.random((count, 1, 1)) < self.config.held
+        one, each = actions.sample(self.rng, (count, 1)), actions.sample(self.rng, (count, self.block))
+        return np.where(held, one, each)
 
     def _turned(self, direction: NDArray, by: float) -> NDArray:
         direction = direction + by * self.rng.standard_normal(direction.shape)
