@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from modules.actor import Actor
-from modules.types import Cost, Directive, Float, Imagined, Plan, State, TrajectoryCost, WorldModel
+from modules.types import Cost, Directive, Float, Growing, Imagined, Plan, State, TrajectoryCost, WorldModel
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,24 @@ def plan(
     nothing = state.latent.new_empty(len(state.latent), 0, actor.actions.size)
     start = actor.propose(directive, nothing if last is None else last, block)
     search = actor.search(start, directive, generator)
+    growing = search if isinstance(search, Growing) else None
     proposal_energy: Tensor | None = None
-    for _ in range(directive.iterations):
+    imagined: Imagined | None = None
+    for _ in range(search.rounds):
         with torch.set_grad_enabled(search.needs_gradient):
             candidates = search.ask()  # E N H K A
             # 3. Simulation: the world model imagines where each candidate leads.
-            z = _drawn(level.world_model, candidates, generator)
-            imagined = imagine(level.world_model, state, candidates, z, context)
+            parents = None if growing is None or not getattr(level.world_model, "continues", True) else growing.parents
+            if imagined is None or parents is None:
+                z = _drawn(level.world_model, candidates, generator)
+                imagined = imagine(level.world_model, state, candidates, z, context)
+            else:
+                z = _drawn(level.world_model, candidates[:, :, -1:], generator)
+                imagined = go_on(level.world_model, imagined, parents, candidates, z, context)
             # 4. Evaluation: the cost of what was imagined.
             energy = level.cost.trajectory(imagined, directive).energy
+            if growing is not None:
+                growing.reached(imagined.states[:, :, -1])
             # 5. Planning: better candidates.
             search.tell(candidates, energy)
         proposal_energy = energy[:, 0].detach() if proposal_energy is None else proposal_energy
@@ -105,12 +114,52 @@ def imagine(
     context: Any = None,
 ) -> Imagined:
     """States (E, ...) under candidates (E, N, H, K, A), latent variables (E, N, H, Z) -> imagined (E, N, H, ...)."""
+    count = candidates.shape[1]
+    return _rolled_out(world_model, state.map(lambda x: x[:, None].expand(-1, count, -1)), candidates, z, context)
+
+
+def go_on(
+    world_model: WorldModel,
+    before: Imagined,
+    parents: Tensor,
+    candidates: Float[Tensor, "E N d K A"],
+    z: Tensor | None = None,
+    context: Any = None,
+) -> Imagined:
+    """What candidates lead to that are one step longer than what was imagined before: only that step is predicted.
+
+    Args:
+        world_model: predicts.
+        before: (E, N', d - 1, ...).
+        parents: (E, N) which of the N' each candidate goes on from.
+        candidates: (E, N, d, K, A).
+        z: (E, N, 1, Z) latent variables of the last step.
+        context: what the world model reads from memory.
+    """
+    rows = torch.arange(len(parents), device=parents.device)[:, None]
+    before = before.map(lambda x: x[rows, parents])
+    step = _rolled_out(world_model, before.states[:, :, -1], candidates[:, :, -1:], z, context)
+    return Imagined(
+        State.cat([before.states, step.states], 2),
+        candidates,
+        _longer(before.z, step.z),
+        _longer(before.disagreement, step.disagreement),
+    )
+
+
+def _rolled_out(world_model: WorldModel, states: State, candidates: Tensor, z: Tensor | None, context: Any) -> Imagined:
+    """States (E, N, ...) under candidates (E, N, H, K, A), one state for each -> imagined (E, N, H, ...)."""
     episodes, count = candidates.shape[:2]
-    repeated = state.map(lambda x: x[:, None].expand(-1, count, -1).flatten(0, 1))
     flat = None if z is None else z.flatten(0, 1)
-    imagined = world_model.rollout(repeated, candidates.flatten(0, 1), flat, context)
+    starts = states.map(lambda x: x.flatten(0, 1))
+    imagined = world_model.rollout(starts, candidates.flatten(0, 1), flat, context)
     # The candidates themselves, not the copy that was rolled out: a gradient planner differentiates by them.
     return imagined.map(lambda x: x.unflatten(0, (episodes, count))).but(actions=candidates)
+
+
+def _longer(before: Tensor | None, step: Tensor | None) -> Tensor | None:
+    """Joined along time, where the world model has such a thing."""
+    return None if before is None or step is None else torch.cat([before, step], 2)
 
 
 def _drawn(world_model: WorldModel, candidates: Tensor, generator: Generator) -> Tensor | None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from agent.errors import UserError, nearest
-from modules.actions import BoxActions
+from modules.actions import BoxActions, DiscreteActions
 from modules.types import Actions, Observation, ObservationSpec
 
 
@@ -25,19 +25,21 @@ class EnvSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        assert isinstance(self.actions, BoxActions), f"{type(self.actions).__name__} cannot be saved yet"
-        return {"observation": asdict(self.observation), "actions": {"kind": "box", **asdict(self.actions)}}
+        actions = self.actions
+        assert isinstance(actions, BoxActions | DiscreteActions), f"{type(actions).__name__} cannot be saved yet"
+        # Discrete actions name their own kind: discrete, or multi.
+        return {"observation": asdict(self.observation), "actions": {"kind": "box", **asdict(actions)}}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> EnvSpec:
         """The inverse of `to_json`. ValueError for anything else."""
         try:
-            seen, actions = dict(value["observation"]), dict(value["actions"])
-            if actions.pop("kind") != "box":
+            seen, given = _tuples(value["observation"]), _tuples(value["actions"])
+            kind = given.pop("kind")
+            if kind not in ("box", "discrete", "multi"):
                 raise ValueError(f"unknown kind of actions in {value['actions']}")
-            tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in seen.items()}
-            limits: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in actions.items()}
-            return EnvSpec(ObservationSpec(**tuples), BoxActions(**limits))
+            actions = BoxActions(**given) if kind == "box" else DiscreteActions(**given, kind=kind)
+            return EnvSpec(ObservationSpec(**seen), actions)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the spec of an environment: {error}") from error
 
@@ -68,6 +70,9 @@ def aimed(spec: EnvSpec, goal: Sequence[str]) -> EnvSpec:
     seen = spec.observation
     index = tuple(seen.proprio_names.index(name) for name in goal_of(goal, seen))
     return EnvSpec(replace(seen, goal_proprio=index), spec.actions)
+def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists, which JSON has in place of tuples, as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(value).items()}
 
 
 NAMES = ("pixels", "sensors")

@@ -36,7 +36,7 @@ class Halving:
         generator: Generator,
     ) -> None:
         """start: (E, H, K, A), the plan to begin with."""
-        self.actions, self.samples, self.generator = actions, samples, generator
+        self.actions, self.samples, self.rounds, self.generator = actions, samples, iterations, generator
         self.width = config.initial_std * actions.unit(start)
         self.plan = first(actions, start, samples, iterations)
         self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]

@@ -11,19 +11,23 @@ half the range of every action dimension.
 The noise of one iteration is drawn once, for N candidates, and shared by all E episodes (common random numbers). So the
 plan of an episode depends on its own energies and the generator only, not on the episodes that are planned beside it: a
 batched evaluation gives the same numbers as one episode at a time.
+
+Discrete actions are searched by the same names, with a categorical distribution in place of the Gaussian, and by beam
+search. A width is then the share of a distribution that is uniform over all choices.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
-from modules.types import Actions, Float, Plan, Planner
+from modules.actions import DiscreteActions
+from modules.types import Actions, Float, Plan, Planner, State
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,10 @@ class Config:
     """How to search. How much to search (samples, iterations, horizon) is the directive's business."""
 
     initial_std: float = 1.0
-    """Width of the first proposals around the start, in half action ranges."""
+    """Width of the first proposals around the start, in half action ranges. Discrete: their uniform share, up to 1."""
     min_std: float = 0.05
-    """The search never becomes narrower than this, in half action ranges."""
+    """The search never becomes narrower than this, in half action ranges. Discrete: the uniform share of proposals, so
+    that no choice dies out."""
     elites: float = 0.1
     """CEM: fraction of the candidates, at least two, to which the next proposals are fitted."""
     momentum: float = 0.0
@@ -45,11 +50,15 @@ class Config:
     learning_rate: float = 0.4
     """Gradient: first step of Adam, in half action ranges; the steps shrink linearly over the iterations."""
     noise_beta: float = 0.3
-    """Correlation of the noise of one searched action with the next, from 0 (white) to below 1 (smooth plans)."""
+    """Correlation of the noise of one searched action with the next, from 0 (white) to below 1 (smooth plans).
+    Discrete: not used."""
+    merge: float = 0.25
+    """Beam: of prefixes that lead to the same state only the best goes on. States are the same if they are closer than
+    this share of what one action makes of a state, compared with another action. 0 keeps them all; below 1."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            share = name in ("momentum", "noise_beta")
+            share = name in ("momentum", "noise_beta", "merge")
             if value is not None and not (0 <= value < 1 if share else value > 0):
                 raise ValueError(f"planner setting {name}={value}: expected {'from 0 to below 1' if share else '> 0'}")
         if self.elites > 1 or self.min_std > self.initial_std:
@@ -161,7 +170,7 @@ class Sampling:
     CEM fits mean and width to the elites. MPPI moves the mean by soft weights; its width shrinks from `initial_std` to
     `min_std` over the iterations in equal ratios, because a width estimated from few effective candidates collapses.
     Candidate 0 is the start, later the best plan so far, and candidate 1 is from the second iteration on the mean.
-    Both planners of this file raise FloatingPointError when all energies of an episode are non-finite.
+    All planners of this file that search raise FloatingPointError when all energies of an episode are non-finite.
     """
 
     needs_gradient = False
@@ -179,6 +188,7 @@ class Sampling:
     ) -> None:
         """Start (E, H, K, A); `samples` is N; the generator advances once per iteration."""
         self.fit, self.config, self.samples, self.generator = fit, config, samples, generator
+        self.rounds = iterations
         self.grid = Grid(config, actions, start)
         self.plan = first(actions, start, samples, iterations)
         self.mean = self.grid.fold(self.plan.actions)
@@ -215,6 +225,187 @@ class Sampling:
         return self.plan
 
 
+class Categorical:
+    """CEM and MPPI for discrete actions: every searched variable has a distribution over the choices of each group.
+
+    The mean of weighted one-hot candidates is the distribution that fits them, so the fits are those of the Gaussian
+    search. A part of every distribution is uniform: for CEM `initial_std` at first and `min_std` after, for MPPI it
+    shrinks from one to the other in equal ratios. Candidate 0 is the start, later the best plan so far, and candidate 1
+    is from the second iteration on the mode.
+    """
+
+    needs_gradient = False
+
+    def __init__(
+        self,
+        fit: Callable[[Tensor, Tensor, Config], tuple[Tensor, Tensor]],
+        anneal: bool,
+        config: Config,
+        actions: DiscreteActions,
+        start: Float[Tensor, "E H K A"],
+        samples: int,
+        iterations: int,
+        generator: Generator,
+    ) -> None:
+        """Start (E, H, K, A); `samples` is N; the generator advances once per iteration."""
+        self.fit, self.config, self.samples, self.generator = fit, config, samples, generator
+        self.rounds = iterations
+        self.grid = Grid(replace(config, noise_beta=0.0), actions, start)
+        self.plan = first(actions, start, samples, iterations)
+        self.even = torch.cat([start.new_full((n,), 1 / n) for n in actions.counts])
+        self.mean = self.grid.fold(self.plan.actions)
+        """(E, V, A) shares of the choices, before the uniform part."""
+        ratio = config.min_std / config.initial_std
+        self.shrink = ratio ** (1 / max(1, iterations - 1)) if anneal else ratio
+        self.iteration = 0
+        self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
+
+    @property
+    def probability(self) -> Float[Tensor, "E V A"]:
+        """Of every choice in the next proposals, (E, V, A)."""
+        width = max(self.config.initial_std * self.shrink**self.iteration, self.config.min_std)
+        return torch.lerp(self.mean, self.even, min(width, 1.0))
+
+    def ask(self) -> Float[Tensor, "E N H K A"]:
+        """Candidates (E, N, H, K, A)."""
+        noise = _gumbel(self.grid, self.samples, self.generator)
+        if self.iteration:
+            noise[1:2] = 0
+        # The largest of log-probabilities with Gumbel noise is a draw; the noise is the same for all episodes.
+        candidates = self.grid.expand(self.probability.log()[:, None] + noise)
+        candidates[:, 0] = self.plan.actions
+        return candidates
+
+    @torch.no_grad()
+    def tell(self, candidates: Float[Tensor, "E N H K A"], energy: Float[Tensor, "E N"]) -> None:
+        """Move the distribution towards the candidates (E, N, H, K, A) with low energies (E, N)."""
+        energy, _ = usable(energy)
+        self.candidates, self.energy, self.plan = candidates, energy, better(self.plan, candidates, energy)
+        mean = self.grid.fold(self.fit(candidates, energy, self.config)[0])
+        self.mean = mean + self.config.momentum * (self.mean - mean)
+        self.iteration += 1
+
+    def best(self) -> Plan:
+        """The best plan seen so far; before any `tell` the start, with infinite energy."""
+        return self.plan
+
+
+def _gumbel(grid: Grid, samples: int, generator: Generator) -> Float[Tensor, "N V A"]:
+    """Standard Gumbel noise (N, V, A), one draw for all episodes."""
+    size = (samples, grid.variables, len(grid.unit))
+    noise = torch.empty(size, dtype=grid.unit.dtype, device=generator.device).exponential_(generator=generator)
+    return -noise.log().to(grid.unit.device)
+
+
+class Beam:
+    """Beam search over discrete actions, without random numbers: the best prefixes of plans grow by a step each round.
+
+    The first round asks for the start, so that no plan is worse. Round d asks for the best prefixes of length d - 1,
+    each followed by every block of actions; there are as many prefixes as `samples` allows, and at least one. Energies
+    are compared between prefixes of one length. With room for all states that can be reached in d steps the search is
+    exact, if costs add up over states: prefixes that lead to the same state have the same future, and only the best of
+    them goes on (a breadth-first search).
+    """
+
+    needs_gradient = False
+
+    def __init__(
+        self,
+        config: Config,
+        actions: Actions,
+        start: Float[Tensor, "E H K A"],
+        samples: int,
+        iterations: int,
+        generator: Generator,
+    ) -> None:
+        """As the others; `iterations` and the generator change nothing."""
+        if not isinstance(actions, DiscreteActions):
+            raise ValueError("planner beam searches discrete actions only; these are continuous: plan with cem")
+        self.config = config
+        self.plan = first(actions, start, samples, iterations)
+        self.blocks = _blocks(Grid(replace(config, noise_beta=0.0), actions, start), actions, samples)
+        self.width, self.steps = max(1, samples // len(self.blocks)), start.shape[1]
+        self.rounds = self.steps + 1
+        self.depth = 0
+        """Length of the prefixes that are asked for next; 0 for the start."""
+        self.prefixes = self.plan.actions[:, None, :0]  # E W d-1 K A
+        self.alive = torch.ones(len(start), 1, dtype=torch.bool, device=start.device)
+        """(E, N) False for what fills up an episode that has fewer prefixes to go on from than another."""
+        self.parents: Tensor | None = None
+        self.ends: Tensor | None = None
+        self.candidates, self.energy = self.plan.actions[:, None], self.plan.energy[:, None]
+
+    def ask(self) -> Float[Tensor, "E N d K A"]:
+        """The start (E, 1, H, K, A), then prefixes (E, N, d, K, A): the children of one prefix are side by side."""
+        if not 0 < self.depth <= self.steps:
+            return self.plan.actions[:, None]
+        count = len(self.blocks)
+        before = self.prefixes.repeat_interleave(count, 1)
+        last = self.blocks.repeat(self.prefixes.shape[1], 1, 1).expand(len(before), -1, -1, -1)
+        return torch.cat([before, last[:, :, None]], 2)
+
+    def reached(self, ends: State) -> None:
+        """The imagined states (E, N, ...) in which the candidates end."""
+        self.ends = torch.cat([ends.latent, ends.proprio], -1)
+
+    @torch.no_grad()
+    def tell(self, candidates: Float[Tensor, "E N d K A"], energy: Float[Tensor, "E N"]) -> None:
+        """Choose by their energies (E, N) which of the candidates (E, N, d, K, A) go on."""
+        energy, _ = usable(energy.masked_fill(~self.alive, float("inf")))
+        self.candidates, self.energy = candidates, energy
+        if candidates.shape[2] == self.steps:
+            self.plan = better(self.plan, candidates, energy)
+        if 0 < self.depth < self.steps:
+            self._select(candidates, energy)
+        else:
+            self.parents = None
+            self.alive = self.alive.new_ones(len(energy), 1 if self.depth else len(self.blocks))
+        self.depth += 1
+
+    def best(self) -> Plan:
+        """The best whole plan seen so far; before any `tell` the start, with infinite energy."""
+        return self.plan
+
+    def _select(self, candidates: Float[Tensor, "E N d K A"], energy: Float[Tensor, "E N"]) -> None:
+        """The best candidates become the prefixes of the next round."""
+        fresh = energy.isfinite() & ~self._repeats(energy)
+        order = energy.masked_fill(~fresh, float("inf")).argsort(dim=1, stable=True)
+        chosen = order[:, : min(self.width, int(fresh.sum(1).max()))]
+        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+        self.prefixes = candidates[rows, chosen]
+        self.parents = chosen.repeat_interleave(len(self.blocks), 1)
+        self.alive = fresh[rows, chosen].repeat_interleave(len(self.blocks), 1)
+
+    def _repeats(self, energy: Float[Tensor, "E N"]) -> Tensor:
+        """(E, N) candidates that end in the same state as one with less energy."""
+        found = torch.zeros_like(energy, dtype=torch.bool)
+        if self.ends is None or not self.config.merge:
+            return found
+        for e, here in enumerate(self.alive):  # one episode at a time: what fills it up must not change its bits
+            points, order = self.ends[e, here], energy[e, here].argsort(stable=True)
+            siblings = points.unflatten(0, (-1, len(self.blocks)))
+            apart = (siblings - siblings.mean(1, keepdim=True)).square().sum(-1).mean().sqrt()
+            points = points[order]
+            same = torch.cdist(points, points) <= self.config.merge * apart
+            repeats = torch.zeros_like(here[here])
+            repeats[order] = same.tril(-1).any(1)
+            found[e, here] = repeats
+        return found
+
+
+def _blocks(grid: Grid, actions: DiscreteActions, samples: int) -> Float[Tensor, "M K A"]:
+    """All blocks of one step (M, K, A): every primitive action, or every sequence of them where a block has several."""
+    primitives = actions.primitives().to(grid.unit)
+    several, count = grid.block // grid.repeat, len(primitives)
+    if several > 1 and count**several > samples:
+        raise ValueError(
+            f"planner beam has {count**several} different blocks of {grid.block} actions for {samples} samples: hold "
+            "actions longer (planner setting action_repeat), or allow more samples"
+        )
+    index = torch.cartesian_prod(*[torch.arange(count, device=primitives.device)] * several).view(-1, several)
+    return primitives[index].repeat_interleave(grid.repeat, 1)
+
+
 class Gradient:
     """N descents from the start and from noise around it: Adam on the actions through the differentiable energy.
 
@@ -232,7 +423,9 @@ class Gradient:
         iterations: int,
         generator: Generator,
     ) -> None:
-        self.config, self.iterations = config, iterations
+        if isinstance(actions, DiscreteActions):
+            raise ValueError("planner gradient needs continuous actions; plan discrete ones with cem or beam")
+        self.config, self.rounds = config, iterations
         self.grid = Grid(config, actions, start)
         self.plan = first(actions, start, samples, iterations)
         noise = config.initial_std * self.grid.unit * self.grid.noise(samples, generator)
@@ -262,7 +455,7 @@ class Gradient:
             self.slope = self.slope + 0.1 * (gradient - self.slope)
             self.curvature = self.curvature + 0.01 * (gradient.square() - self.curvature)
             # A constant step would circle around the minimum at the distance of one step.
-            rate = self.config.learning_rate * max(1 - self.iteration / self.iterations, 1 / self.iterations)
+            rate = self.config.learning_rate * max(1 - self.iteration / self.rounds, 1 / self.rounds)
             self.iteration += 1
             rate *= (1 - 0.99**self.iteration) ** 0.5 / (1 - 0.9**self.iteration)  # Adam's correction of its start at 0
             moved = self.variables - rate * self.grid.unit * (self.slope / (self.curvature.sqrt() + 1e-12))
@@ -291,9 +484,14 @@ class Unsearched:
         generator: Generator,
     ) -> None:
         """As the others; `samples` changes nothing."""
+        self.rounds = iterations
         grid = Grid(config, actions, start)
-        noise = config.initial_std * grid.unit * grid.noise(1, generator)
-        self.candidates = grid.expand(noise + grid.fold(actions.project(torch.zeros_like(start)))[:, None])
+        if isinstance(actions, DiscreteActions):  # every choice is as likely as any other
+            drawn = _gumbel(grid, 1, generator).expand(len(start), 1, -1, -1)
+        else:
+            noise = config.initial_std * grid.unit * grid.noise(1, generator)
+            drawn = noise + grid.fold(actions.project(torch.zeros_like(start)))[:, None]
+        self.candidates = grid.expand(drawn)
         self.energy = start.new_full((len(start), 1), float("inf"))
 
     def ask(self) -> Float[Tensor, "E N H K A"]:
@@ -309,11 +507,28 @@ class Unsearched:
         return Plan(self.candidates[:, 0], self.energy[:, 0])
 
 
-CEM = partial(Sampling, fit_elites, False)
-MPPI = partial(Sampling, fit_softmin, True)
+def sampling(
+    fit: Callable[[Tensor, Tensor, Config], tuple[Tensor, Tensor]],
+    anneal: bool,
+    config: Config,
+    actions: Actions,
+    start: Float[Tensor, "E H K A"],
+    samples: int,
+    iterations: int,
+    generator: Generator,
+) -> Planner:
+    """CEM or MPPI, with the distribution that fits the actions."""
+    if isinstance(actions, DiscreteActions):
+        return Categorical(fit, anneal, config, actions, start, samples, iterations, generator)
+    return Sampling(fit, anneal, config, actions, start, samples, iterations, generator)
+
+
+CEM = partial(sampling, fit_elites, False)
+MPPI = partial(sampling, fit_softmin, True)
 PLANNERS: dict[str, Callable[..., Planner]] = {
     "cem": CEM,
     "mppi": MPPI,
     "gradient": Gradient,
     "random": Unsearched,
+    "beam": Beam,
 }

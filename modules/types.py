@@ -296,7 +296,7 @@ class Decision:
     cost: TrajectoryCost
     """Cost of s[0] itself (H = 1)."""
     action: Tensor
-    """(E, A) the primitive action sent to the environment."""
+    """(E, A) the primitive action; the environment gets it in its own form, `Actions.to_env`."""
     replanned: bool
     """Whether any episode planned now; otherwise every action is the next one of an earlier plan."""
     rows: Tensor | None = None
@@ -427,6 +427,7 @@ class WorldModel(Protocol):
     """s[t+1] = Pred(s[t], a[t], z[t]); one imagined step covers a block of K primitive actions.
 
     A model that also has `read(memory, state) -> context` is given what it read from memory in every rollout of a plan.
+    One whose rollout cannot go on from a state that it imagined itself has `continues = False` (see `Growing`).
     """
 
     action_block: int
@@ -499,6 +500,8 @@ class Planner(Protocol):
     """(E, N) and their energies."""
     needs_gradient: bool
     """Whether `tell` differentiates the energies with respect to the candidates."""
+    rounds: int
+    """How often to ask and tell."""
 
     def ask(self) -> Tensor:
         """The next candidates, (E, N, H, K, A), inside the action space."""
@@ -510,6 +513,21 @@ class Planner(Protocol):
 
     def best(self) -> Plan:
         """The best plan seen so far, never worse than the first proposal."""
+        ...
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """What a Planner offers besides if its candidates become longer from round to round, (E, N, d, K, A) with d <= H.
+
+    Whoever simulates may then go on from the states that it imagined before, and imagine the last step only.
+    """
+
+    parents: Tensor | None
+    """(E, N) candidate n is candidate parents[n] of the round before and one step more; None: they begin anew."""
+
+    def reached(self, ends: State) -> None:
+        """The imagined states (E, N, ...) in which the candidates just asked for end; told before their energies."""
         ...
 
 

@@ -74,20 +74,19 @@ def test_environments_end_at_different_moments(mode: AutoresetMode):
     assert bool((replay.sensors.diff(dim=1) == -1).all()), "no piece crosses a reset"
 
 
-class Discrete:
-    """Actions of a Discrete space as one-hot vectors: verbs of `types.Actions`."""
+class Compass:
+    """Full speed in any direction: two numbers whose norm is exactly 1. Verbs of `types.Actions`."""
 
-    def __init__(self, n: int) -> None:
-        self.size = n
+    size = 2
 
     def project(self, actions: Tensor) -> Tensor:
-        return nn.functional.one_hot(actions.argmax(-1), self.size).to(actions)
+        return nn.functional.normalize(actions + 1e-9, dim=-1)
 
     def rest(self, like: Tensor) -> Tensor:
-        return torch.full((self.size,), 1 / self.size).to(like)
+        return like.new_tensor([1.0, 0.0])
 
     def unit(self, like: Tensor) -> Tensor:
-        return torch.ones(self.size).to(like)
+        return like.new_ones(2)
 
     def features(self, actions: Tensor) -> Tensor:
         return actions
@@ -100,13 +99,13 @@ class Discrete:
     boundary = features
 
     def primitives(self) -> Tensor:
-        return torch.cat([self.rest(torch.eye(1))[None], torch.eye(self.size)])
+        return torch.cat([torch.eye(2), -torch.eye(2)])
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b).square().mean()
 
     def to_env(self, actions: NDArray) -> NDArray:
-        return actions.argmax(-1)
+        return np.arctan2(actions[..., 1], actions[..., 0])
 
 
 class Adding:
@@ -148,16 +147,15 @@ def ask_for(goal: Tensor | None, *names: str, horizon: int = 4) -> Directive:
     return Directive(reach, weights, {}, 0.95, "last", 2, "cem", horizon, 200, 6, 1)
 
 
-def test_discrete_actions_are_planned_over():
-    """D3: a Discrete space is a class with the verbs of Actions; the same planner searches it."""
-    moves = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    level = level_of(Adding(moves), Discrete(4))
-    goal = torch.tensor([[2.0, 2.0], [-1.0, 3.0]])
+def test_an_action_space_of_ones_own_is_planned_over():
+    """D3: a class with the verbs of Actions; the same planner searches it, here directions without a strength."""
+    level = level_of(Adding(torch.eye(2)), Compass())
+    goal = torch.tensor([[2.0, 2.0], [0.5, -1.0]])
     start = State(torch.zeros(2, 2), torch.zeros(2, 0))
     planned = plan(level, start, ask_for(goal), torch.Generator().manual_seed(0))
     actions = planned.plan.actions
-    assert bool(((actions == 0) | (actions == 1)).all()) and bool((actions.sum(-1) == 1).all()), "one action a step"
-    assert torch.equal(planned.imagined.states.latent[:, -1], goal)
+    assert torch.allclose(actions.norm(dim=-1), torch.ones(2, 4, 1)), "full speed in every step"
+    assert torch.allclose(planned.imagined.states.latent[:, -1], goal, atol=0.2), "a near goal by a detour"
 
 
 def test_an_update_of_ones_own_is_run_by_both_schedules():

@@ -75,7 +75,8 @@ def run(
     envs.np_random = np.random.default_rng([seed, TASK_SEED])
     score = Score(len(tasks))
     options = {"state": tasks.start, "goal": tasks.goal}
-    drive(envs, act, steps(budget), [score.add, *listeners], options=options)
+    to_env = environment.spec.actions.to_env
+    drive(envs, act, steps(budget), [score.add, *listeners], options=options, to_env=to_env)
     return score.result()
 
 
@@ -106,7 +107,8 @@ class AgentActs:
         """One decision of E episodes."""
         if isinstance(self.agent.level.world_model, OracleDynamics):
             self.agent.level.world_model.states = moment.info["state"]
-        return self.agent.act(moment.observation, moment.is_first)
+        _, decision = self.agent.act(moment.observation, moment.is_first)
+        return decision.action.cpu().numpy().copy(), decision  # the plan goes on with its own
 
 
 def run_agent(
@@ -159,7 +161,8 @@ def decision_times(acts: AgentActs, tasks: Tasks, decisions: int = 30, warmup: i
             taken += 1
             return len(score.milliseconds) == decisions + warmup or taken == 100 * decisions
 
-        drive(envs, acts, stop, [score.add], options={"state": tasks.start[:1], "goal": tasks.goal[:1]})
+        options, to_env = {"state": tasks.start[:1], "goal": tasks.goal[:1]}, acts.environment.spec.actions.to_env
+        drive(envs, acts, stop, [score.add], options=options, to_env=to_env)
         return score.milliseconds[warmup:]
     finally:
         torch.set_num_threads(threads)

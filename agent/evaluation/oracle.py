@@ -42,6 +42,7 @@ class OracleDynamics:
     """
 
     z_size = 0
+    continues = False  # what it imagines does not say in which true state it is
 
     def __init__(self, simulator: Simulator, perception: Perception, block: int) -> None:
         self.simulator, self.perception, self.action_block = simulator, perception, block

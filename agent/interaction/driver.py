@@ -38,7 +38,7 @@ class Transition:
 
     moment: Moment
     action: NDArray
-    """(E, A)."""
+    """(E, A) as the agent knows it (`types.Actions`), whatever the environment's `step` takes."""
     decision: Any
     """Whatever who acted has to tell beside the action; a Decision when it was the agent."""
     observation: Any
@@ -57,7 +57,7 @@ class Transition:
 
 
 Act = Callable[[Moment], tuple[NDArray, Any]]
-"""Moment -> action (E, A), and anything to tell beside it."""
+"""Moment -> action (E, A) as the agent knows it, and anything to tell beside it."""
 Listener = Callable[[Transition], object]
 
 
@@ -68,6 +68,7 @@ def drive(
     listeners: Iterable[Listener] = (),
     seed: int | None = None,
     options: dict[str, Any] | None = None,
+    to_env: Callable[[NDArray], NDArray] = lambda action: action,
 ) -> None:
     """Step E environments until told to stop.
 
@@ -78,6 +79,7 @@ def drive(
         listeners: see every step, in order, before `stop` does.
         seed: of the first reset.
         options: of the first reset.
+        to_env: from an action (E, A) to what the environments' `step` takes (`types.Actions.to_env`).
     """
     mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     own = getattr(envs, "copy", False)  # whether every observation is an array of its own
@@ -90,7 +92,7 @@ def drive(
             first, done = done, np.zeros_like(done)
         moment = Moment(observation if own else copy.deepcopy(observation), first, info)
         action, decision = act(moment)
-        observation, reward, terminated, truncated, info = envs.step(action)
+        observation, reward, terminated, truncated, info = envs.step(to_env(action))
         resets = done if mode == AutoresetMode.NEXT_STEP else np.zeros_like(done)
         done = (terminated | truncated) & ~resets
         last = _with_final(observation, info, done) if mode == AutoresetMode.SAME_STEP and done.any() else observation

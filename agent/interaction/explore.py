@@ -1,8 +1,9 @@
 """Exploration: from environments to the episodes of self-supervised learning.
 
 The explorer knows nothing of the environment but its action space: a direction that wanders, a strength that varies,
-held for a block more often than not, since held actions are what a planner will propose. Several episodes share one
-scene (the same walls) so that the critic can ask for goals that another episode has seen.
+held for a block more often than not, since held actions are what a planner will propose. Where an action is a choice,
+each is as likely as any other. Several episodes share one scene (the same walls) so that the critic can ask for goals
+that another episode has seen.
 
 Shapes: M episodes, E environments, T blocks, K primitive actions a block, A action.
 """
@@ -21,8 +22,10 @@ from agent.config import ExploreConfig
 from agent.errors import NonFinite, UserError
 from agent.interaction.driver import Moment, Transition, drive, steps
 from agent.interaction.environment import Environment
+from agent.interaction.faults import Faults
 from agent.interaction.replay import Pieces, Replay
 from envs import SimVectorEnv
+from modules.actions import DiscreteActions
 from modules.types import Actions
 
 SHARD = 1000  # episodes explored together; every shard draws from a random stream of its own
@@ -63,7 +66,7 @@ def explore(
     replay, scenes = Replay(reserve=0 if config.steps else config.episodes), 0
     for pieces in map_fn(explore_shard, shards):
         replay.steps += pieces.pop("taken", len(pieces["actions"]) * config.length * block)
-        replay.faults = merged(replay.faults, pieces.pop("faults", {}))
+        replay.faults = added(replay.faults, pieces.pop("faults", {}))
         if environment.truth is None or environment.has_scenes:
             pieces["scene"] = pieces["scene"] + scenes
             scenes = int(pieces["scene"][-1]) + 1
@@ -76,6 +79,17 @@ def explore(
             f"{moment * block} actions; fix the environment before training on it"
         )
     return replay
+
+
+def added(faults: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Two summaries of faults as one."""
+    if not faults or not more:
+        return faults or more
+    kinds = {**more["kinds"], **faults["kinds"]}
+    for kind in faults["kinds"].keys() & more["kinds"].keys():
+        kinds[kind] = {**kinds[kind], "count": faults["kinds"][kind]["count"] + more["kinds"][kind]["count"]}
+    counts = {name: faults[name] + more[name] for name in ("episodes", "faulty", "resets")}
+    return {**counts, "kinds": kinds}
 
 
 def explore_shard(shard: tuple[ExploreConfig, Environment, int, np.random.SeedSequence, bool]) -> dict[str, Any]:
@@ -105,7 +119,8 @@ def explore_simulator(
     envs.np_random = rng  # one stream for the explorer and the noise of the environment
     pieces = Pieces(config.length, block)
     explorer = Explorer(config, environment.spec.actions, count, block, rng)
-    drive(envs, explorer, steps(config.length * block), [pieces.add], options={"state": states, "goal": states})
+    options, to_env = {"state": states, "goal": states}, environment.spec.actions.to_env
+    drive(envs, explorer, steps(config.length * block), [pieces.add], options=options, to_env=to_env)
     found = pieces.joined(count)
     flat = found["states"].reshape(-1, found["states"].shape[-1])
     shape = found["states"].shape[:2]
@@ -130,7 +145,7 @@ def explore_vector(
         UserError: episodes are truncated before a piece is whole, or too many are faulty.
     """
     rest = actions.rest(torch.zeros(actions.size)).numpy()
-    pieces, faults = Pieces(config.length, block, pad=rest, rewards=rewards), Faults()
+    pieces, faults = Pieces(config.length, block, pad=True, rest=rest, rewards=rewards), Faults()
     explorer = Explorer(config, actions, envs.num_envs, block, rng)
     taken = ended = 0
 
@@ -145,7 +160,7 @@ def explore_vector(
             )
         return taken >= config.steps if config.steps else pieces.count >= config.episodes
 
-    drive(envs, explorer, stop, [faults.add, pieces.add], seed=int(rng.integers(2**31)), to_env=actions.to_env)
+    drive(envs, explorer, stop, [faults, pieces.add], seed=int(rng.integers(2**31)), to_env=actions.to_env)
     if not pieces.count:
         raise UserError(
             f"{taken} steps hold no piece of --collect.length {config.length} blocks of {block} actions: explore for "
@@ -181,6 +196,8 @@ class Explorer:
 
     def next_block(self) -> NDArray:
         """Action blocks (E, K, A), in the environment's units."""
+        if isinstance(self.actions, DiscreteActions):
+            return self._choices(self.actions)
         config, rng, count = self.config, self.rng, len(self._within)
         fresh = self._turned(np.zeros((count, self.actions.size)), 1.0)
         if self._direction is None:
@@ -194,6 +211,13 @@ class Explorer:
         strength = np.clip(config.strength + 0.3 * strength, 0.05, 1.0)
         farthest = self.actions.boundary(torch.from_numpy(each))
         return self.actions.scale(farthest * torch.from_numpy(strength)).numpy().astype(np.float32)
+
+    def _choices(self, actions: DiscreteActions) -> NDArray:
+        """Blocks (E, K, A) of choices that are all equally likely: one for a whole block, or one for each action."""
+        count = len(self._within)
+        held = self.rng.random((count, 1, 1)) < self.config.held
+        one, each = actions.sample(self.rng, (count, 1)), actions.sample(self.rng, (count, self.block))
+        return np.where(held, one, each)
 
     def _turned(self, direction: NDArray, by: float) -> NDArray:
         direction = direction + by * self.rng.standard_normal(direction.shape)

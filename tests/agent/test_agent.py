@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from agent.agent import Agent
+from agent.build import build
+from agent.spec import EnvSpec
+from modules.actions import DiscreteActions
+from modules.types import ObservationSpec
 from tests.agent.scenes import PLANNERS, both, drives, encoded, ready, scene, settings
 from tests.helpers import born, tiny, tiny_maze
 
@@ -380,3 +385,23 @@ def test_an_unknown_planner_and_an_unknown_drive_are_named():
     agent.set_goal(goal, {"gaol": 1.0})
     with pytest.raises(ValueError, match=r"unknown drive 'gaol'.*goal"):
         agent.act(seen)
+
+
+# Choices
+
+
+@pytest.mark.parametrize("how", [{"planner": "cem"}, {"planner": "beam"}, {"mode": 1}], ids=str)
+@pytest.mark.parametrize(("space", "actions"), [
+    (spaces.Discrete(3, start=-1), DiscreteActions((3,), (-1,))),
+    (spaces.MultiDiscrete([2, 2]), DiscreteActions((2, 2), kind="multi")),
+], ids=["one", "two"])  # fmt: skip
+def test_choices_are_numbers_to_the_environment_and_vectors_inside(how, space, actions):
+    agent = build(tiny_maze(), EnvSpec(ObservationSpec(None, (-9.0,), (9.0,)), actions)).acting(how)
+    agent.set_goal(np.ones((4, 1), np.float32))
+    for _ in range(3):
+        sent, decision = agent.act(np.zeros((4, 1), np.float32))
+        assert all(action in space for action in sent) and decision.action.shape == (4, actions.size)
+        assert (actions.to_env(decision.action.numpy()) == sent).all()
+        assert torch.equal(actions.project(decision.action), decision.action)
+    agent.set_goal(np.ones(1, np.float32))
+    assert agent.act(np.zeros(1, np.float32))[0] in space, "one episode without a batch axis"

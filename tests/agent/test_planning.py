@@ -10,7 +10,13 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.planning import Level, Planned, imagine, plan
-from modules.types import Directive, Imagined, State
+from modules.actions import DiscreteActions
+from modules.actor import Actor, Policy
+from modules.actor import Config as ActorConfig
+from modules.cost import CostModule
+from modules.drives import compose
+from modules.planners import PLANNERS, Config
+from modules.types import BodySpec, Directive, Goal, Imagined, State
 from tests.helpers import born, directive_for, tiny, tiny_maze
 
 E, N, H = 3, 5, 2
@@ -179,3 +185,138 @@ def test_planning_leaves_no_graph_and_no_gradients():
     found = searched(agent, state, directive_for(agent, state, planner="gradient"))
     assert not found.plan.energy.requires_grad and not found.imagined.states.latent.requires_grad
     assert all(p.grad is None for module in agent.modules().values() for p in module.parameters())
+
+
+# Discrete actions
+
+MAZE = ["#########", "#S..#...#", "#.#.#.#.#", "#.#...#G#", "#########"]
+STEPS = [(0, 1), (1, 0), (0, -1), (-1, 0), (0, 0)]
+TURNS = DiscreteActions((5,))
+
+
+def find(letter: str) -> tuple[int, int]:
+    return next((r, row.index(letter)) for r, row in enumerate(MAZE) if letter in row)
+
+
+class Grid:
+    """A place in a maze, as two numbers; a choice moves it where there is no wall, and latent variables add noise."""
+
+    action_block = 1
+
+    def __init__(self, continues: bool = True, z_size: int = 0, apart: bool = False) -> None:
+        self.continues, self.z_size, self.apart = continues, z_size, apart
+        self.asked: list[tuple[int, int]] = []
+        """Candidates and steps of every rollout."""
+
+    def predict(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> State:
+        moves = torch.tensor(STEPS, dtype=torch.float32)[actions[:, 0].argmax(-1)]
+        there = state.latent + moves
+        row, column = there.round().long().unbind(-1)
+        walls = torch.tensor([[c == "#" for c in line] for line in MAZE])
+        blocked = walls[row.clamp(0, 4), column.clamp(0, 8)]
+        return State(torch.where(blocked[:, None], state.latent, there) + (0 if z is None else 0.01 * z), state.proprio)
+
+    def rollout(self, state: State, actions: Tensor, z: Tensor | None = None, context: Any = None) -> Imagined:
+        self.asked.append(tuple(actions.shape[:2]))
+        states = []
+        for h in range(actions.shape[1]):
+            state = self.predict(state, actions[:, h], None if z is None else z[:, h])
+            states.append(state)
+        whole = State.stack(states, 1)
+        return Imagined(whole, actions, z, whole.latent.square().sum(-1) if self.apart else None)
+
+    def status(self) -> dict[str, float]:
+        return {}
+
+
+def maze_level(model: Grid, merge: float = 0.25) -> Level:
+    def read(state: State) -> Tensor:
+        return state.latent.new_zeros(*state.batch_shape, 8)
+
+    policy = Policy(ActorConfig(hidden=8), TURNS, read, read)
+    planners = {name: lambda *a, f=f: f(Config(merge=merge, action_repeat=1), *a) for name, f in PLANNERS.items()}
+    chosen = compose(("goal",), {}, {}, BodySpec(TURNS, goal_scale=0.01))
+    return Level(model, CostModule(chosen), Actor(policy, planners))
+
+
+def to_goal(count: int, planner: str, horizon: int, samples: int, **changes: Any) -> tuple[State, Directive]:
+    """Starts (E, 2) and what is asked for: to be at the goal, which costs 1 (nearly) everywhere else."""
+    start, goal = (torch.tensor([find(x)] * count, dtype=torch.float32) for x in "SG")
+    if count > 1:
+        start[1] = goal[1] - torch.tensor([1.0, 0.0])
+    there = Goal(State(goal, goal[:, :0]))
+    directive = Directive(there, {"goal": 1.0}, {}, 0.95, "terminal", 2, planner, horizon, samples, 20, 1)
+    return State(start, start[:, :0]), directive.but(**changes)
+
+
+def distance() -> int:
+    """Steps from S to G, breadth first."""
+    seen, front, steps = {find("S")}, {find("S")}, 0
+    while find("G") not in front:
+        front = {(r + a, c + b) for r, c in front for a, b in STEPS if MAZE[r + a][c + b] != "#"} - seen
+        seen, steps = seen | front, steps + 1
+    return steps
+
+
+@pytest.mark.parametrize(("merge", "found"), [(0.25, True), (0.0, False)])
+def test_a_beam_that_merges_states_is_a_breadth_first_search(merge, found):
+    """No cost shows the way; with room for all 18 free cells the shortest one is found, else places repeat."""
+    horizon = distance() + 2
+    state, directive = to_goal(1, "beam", horizon, 18 * 5)
+    planned = plan(maze_level(Grid(), merge), state, directive, torch.Generator())
+    path = planned.imagined.states.latent[0].round().int().tolist()
+    assert (list(find("G")) in path) == found
+    if found:
+        assert path.index(list(find("G"))) == distance() - 1, "no way is shorter"
+        assert planned.plan.energy.item() == pytest.approx(distance() - 1, abs=0.01)
+    assert planned.plan.actions.shape == (1, horizon, 1, 5) and planned.candidates.actions.shape[2] == horizon
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi", "beam", "random"])
+def test_a_discrete_plan_is_explained_by_its_cost_and_can_be_executed(planner):
+    state, directive = to_goal(2, planner, 4, 60)
+    level = maze_level(Grid())
+    last = torch.eye(5)[torch.tensor([[3, 2], [0, 0]])]
+    planned = plan(level, state, directive, torch.Generator().manual_seed(0), last)
+    actions = planned.plan.actions
+    assert actions.shape == (2, 4, 1, 5) and torch.equal(TURNS.project(actions), actions)
+    cost = level.cost.trajectory(imagine(level.world_model, state, actions[:, None]), directive).energy[:, 0]
+    assert torch.allclose(planned.plan.energy, cost, atol=1e-5)
+    start = level.actor.propose(directive, last, 1)
+    first = level.cost.trajectory(imagine(level.world_model, state, start[:, None]), directive).energy[:, 0]
+    if planner != "random":
+        assert torch.allclose(planned.proposal_energy, first, atol=1e-5)
+        assert (planned.plan.energy <= planned.proposal_energy).all()
+        assert planned.plan.energy[1] < 0.01 < planned.proposal_energy[1], "one step down, then stay"
+
+
+@pytest.mark.parametrize("model", [{}, {"z_size": 2}, {"apart": True}], ids=["plain", "latent", "ensemble"])
+def test_going_on_from_parents_gives_what_whole_rollouts_give(model, monkeypatch: pytest.MonkeyPatch):
+    """Every round, what was imagined for a candidate is what a rollout of it gives; only its last step is asked for."""
+    heard: list[Imagined] = []
+    judge = CostModule.trajectory
+    monkeypatch.setattr(CostModule, "trajectory", lambda self, x, d: (heard.append(x), judge(self, x, d))[1])
+    state, directive = to_goal(2, "beam", 5, 40)
+    grown, whole = Grid(**model), Grid(continues=False, **model)
+    one, other = (plan(maze_level(m), state, directive, torch.Generator().manual_seed(0)) for m in (grown, whole))
+    assert grown.asked == [(2, 5), (10, 1), *[(n, 1) for n, _ in grown.asked[2:6]], (2, 5)]
+    assert [h for _, h in whole.asked] == [5, 1, 2, 3, 4, 5, 5]
+    assert len(heard) == 14 and [x.states.latent.shape[2] for x in heard[:6]] == [5, 1, 2, 3, 4, 5]
+    for x in heard[:6]:
+        again = imagine(Grid(**model), state, x.actions, x.z)
+        assert torch.allclose(again.states.latent, x.states.latent, atol=1e-5)
+        assert (x.disagreement is None) == (not model.get("apart")) and (x.z is None) == (not grown.z_size)
+        assert x.disagreement is None or torch.allclose(x.disagreement, again.disagreement, atol=1e-4)
+    if not grown.z_size:  # other noise, other plans
+        assert torch.equal(one.plan.actions, other.plan.actions) and torch.allclose(one.plan.energy, other.plan.energy)
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi", "beam"])
+def test_a_discrete_plan_does_not_depend_on_who_plans_beside_it(planner):
+    state, directive = to_goal(2, planner, 6, 60)
+    together = plan(maze_level(Grid()), state, directive, torch.Generator().manual_seed(0)).plan
+    for e in range(2):
+        alone = directive.but(goal=directive.goal and directive.goal[e : e + 1])
+        found = plan(maze_level(Grid()), state[e : e + 1], alone, torch.Generator().manual_seed(0)).plan
+        assert torch.equal(found.actions[0], together.actions[e])
+        assert torch.allclose(found.energy[0], together.energy[e])

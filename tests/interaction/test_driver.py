@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agent.interaction.driver import Moment, Transition, drive, steps
 from envs import PointMaze, SimVectorEnv
+from modules.actions import DiscreteActions
 from tests.interaction.counter import SPACE, counters
 
 LENGTHS = [5, 9, 1, 3]
@@ -143,6 +144,26 @@ def test_as_many_steps_as_asked_for(count: int):
     assert len(seen) == len(act.moments) == count
     assert [step.decision for step in seen] == [*range(1, count + 1)], "what was decided stays beside the action"
     assert [step.moment for step in seen] == act.moments
+
+
+def test_the_environment_gets_an_action_in_its_own_form():
+    """Who listens sees it as it was decided on."""
+    envs, seen, rng = counters(AutoresetMode.NEXT_STEP, [9, 9]), [], np.random.default_rng(0)
+    wanted = DiscreteActions((3,))
+    sent = np.array([[-1.0, 0.0], [0.0, 2.0], [1.0, 4.0]], np.float32)
+    drive(
+        envs,
+        lambda _: (wanted.sample(rng, (2,)), None),
+        steps(6),
+        [seen.append],
+        to_env=lambda action: sent[wanted.to_env(action)],
+    )
+    envs.close()
+    for step in seen:
+        assert step.action.shape == (2, 3) and (step.action.sum(-1) == 1).all()
+        change = step.observation[:, 3:] - step.moment.observation[:, 3:]
+        np.testing.assert_allclose(change, sent[step.action.argmax(-1)], atol=1e-5)
+    assert len({*np.concatenate([step.action.argmax(-1) for step in seen])}) == 3
 
 
 def test_what_is_observed_last_is_decided_on_next():

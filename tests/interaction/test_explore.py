@@ -15,7 +15,7 @@ from agent.interaction.environment import of_simulator
 from agent.interaction.explore import Explorer, explore, explore_simulator, explore_vector
 from agent.interaction.replay import Replay
 from envs import PointMaze, Simulator, SimVectorEnv, TwoRooms
-from modules.actions import BoxActions
+from modules.actions import BoxActions, DiscreteActions
 from tests.interaction.counter import SPACE, counters
 
 
@@ -270,6 +270,41 @@ def test_direction_wanders_from_block_to_block():
         blocks = np.stack([explorer.next_block()[:, 0] for _ in range(50)])
         ways = blocks / np.linalg.norm(blocks, axis=-1, keepdims=True)
         assert low < (ways[1:] * ways[:-1]).sum(-1).mean() < high
+
+
+@pytest.mark.parametrize("held", [0.0, 0.6, 1.0])
+def test_choices_are_explored_alike_and_held_as_often_as_configured(held: float):
+    space, rng = DiscreteActions((3, 4), kind="multi"), np.random.default_rng(0)
+    explorer = Explorer(Config(held=held), space, 64, 4, rng)
+    blocks = np.concatenate([explorer.next_block() for _ in range(100)])  # (6400, K, A)
+    assert blocks.dtype == np.float32 and blocks.shape == (6400, 4, 7)
+    assert (space.project(torch.from_numpy(blocks)).numpy() == blocks).all(), "all of them can be executed"
+    by_chance = (1 - held) * (1 / 12) ** 3
+    assert abs((blocks == blocks[:, :1]).all((1, 2)).mean() - held - by_chance) < 0.02
+    assert np.abs(blocks.mean((0, 1)) - np.array([1 / 3] * 3 + [1 / 4] * 4)).max() < 0.02
+
+
+class Walk(gym.Env):
+    """A place on a line, and a Discrete space that begins at -1: step back, stay, or go on."""
+
+    observation_space, action_space = gym.spaces.Box(-99, 99, (1,), np.float32), gym.spaces.Discrete(3, start=-1)
+
+    def reset(self, **_: Any) -> tuple[Any, dict]:
+        self.place = np.zeros(1, np.float32)
+        return self.place.copy(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        assert action in self.action_space
+        self.place += action
+        return self.place.copy(), 0.0, False, False, {}
+
+
+def test_a_discrete_environment_is_explored_and_its_actions_kept_as_the_agent_knows_them():
+    envs, space = gym.vector.SyncVectorEnv([Walk, Walk]), DiscreteActions((3,), (-1,))
+    data = replay_of(explore_vector(Config(episodes=8, length=5), envs, 2, np.random.default_rng(0), space))
+    assert data.sensors is not None and data.actions.shape == (8, 5, 2, 3)
+    moved = torch.from_numpy(space.to_env(data.actions.numpy())).sum(2)
+    assert torch.equal(data.sensors[..., 0].diff(dim=1), moved.float()) and len(moved.unique()) == 5
 
 
 @pytest.mark.parametrize("random_wall", [False, True])
