@@ -18,6 +18,7 @@ from agent.interaction import environment as environments
 from agent.interaction.environment import Environment
 from agent.storage.run import Run, config_diff
 from envs import SIMULATORS
+from envs.packages import provider
 
 
 def open_run(folder: Path, out: Path | None) -> tuple[Config, Run]:
@@ -65,7 +66,7 @@ def open_environment(config: Config, named: str | None = None) -> Environment:
             f"Python module {module!r}, which runs its code, and a command imports no module that only a file names. "
             f"If you trust the module, add --env {config.env}"
         )
-    if name not in SIMULATORS and name not in gym.registry:
+    if name not in SIMULATORS and name not in gym.registry and provider(config.env) is None:
         raise UserError(
             f"the environment {name!r} of this run is not registered in this process. Add --env MODULE:{name}, with "
             "the module whose import registers it, or run the script that registers it in place of run_agent.py"

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.errors import UserError, nearest
 from agent.spec import NAMES, EnvSpec, is_picture
-from envs import SIMULATORS, SimEnv, Simulator, SimVectorEnv
+from envs import SIMULATORS, SimEnv, Simulator, SimVectorEnv, packages
 from envs.api import Expert, Factors, Goals, Scenes, View
 from modules.actions import BoxActions
 from modules.types import ObservationSpec
@@ -63,7 +63,9 @@ def open_environment(env_id: str, options: Mapping[str, Any]) -> Environment:
     if env_id in SIMULATORS:
         return of_simulator(env_id, make_simulator(env_id, options))
     try:
-        env = gym.make(env_id, **options)
+        env = packages.make(env_id, **options)
+    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        raise UserError(f"environment {env_id!r} cannot be made: {packages.install_hint(error)}") from error
     except gym.error.Error as error:
         known = [*SIMULATORS, *gym.registry]
         raise UserError(f"no environment {env_id!r}{nearest(env_id, known)}: {error}") from error
@@ -128,7 +130,7 @@ def spec_of_spaces(env_id: str, observation: gym.Space, action: gym.Space) -> En
 
 
 def _make_gymnasium(env_id: str, options: dict[str, Any], count: int) -> VectorEnv:
-    return SyncVectorEnv([partial(gym.make, env_id, **options)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+    return SyncVectorEnv([partial(packages.make, env_id, **options)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 def _observation_of(simulator: Simulator) -> ObservationSpec:
