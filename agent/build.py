@@ -127,7 +127,7 @@ def load(run: str | Path, device: str = "auto", config: Config | None = None, re
 
 
 def _without_purpose(agent: Agent, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, with those of critic, policy and reward replaced by the agent's own, untrained, if they do not fit."""
+    """The tensors; critic, policy and reward are replaced by the agent's own, untrained, where they do not fit."""
     kept = dict(saved)
     own = tensors(agent)
     for parts, flag in (

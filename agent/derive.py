@@ -68,8 +68,9 @@ def purpose(environment: Environment, task: str, goal: tuple[str, ...]) -> tuple
         known = envs.tasks.TASKS[task]
         return (task,) if known.ends_well else (task, "survive"), f"the task {task}"
     if ":" not in task and task not in DRIVES:
+        here = ", ".join([known.name for known in envs.tasks.known_for(name)] + ["reward"] + ["goal"] * has_goals)
         raise UserError(
-            f"--task: unknown task {task!r}{nearest(task, DRIVES)}; there are {', '.join(envs.tasks.TASKS)}, reward, goal, or FILE:FUNCTION of your own"
+            f"--task: unknown task {task!r}{nearest(task, DRIVES)}; {name} has {here}, or FILE:FUNCTION of your own"
         )
     return (task, "survive"), f"the task {task}"
 
@@ -123,7 +124,9 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
             depth=3 if pixels else 2,
         ),
         losses=losses.Config(variance=1.0, covariance=1.0, temporal=0.0, inverse=1.0, proprio=10.0),
-        cost=cost.Config(drives=drives, goal_scale=0.1 if pixels else 0.02),
+        cost=cost.Config(
+            drives=drives, floors={"survive": 0.1} if "survive" in drives else {}, goal_scale=0.1 if pixels else 0.02
+        ),
         critic=critic.Config(enabled=aims),
         configurator=configurator.Config(
             horizon_without_critic=because(

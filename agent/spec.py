@@ -70,6 +70,8 @@ def aimed(spec: EnvSpec, goal: Sequence[str]) -> EnvSpec:
     seen = spec.observation
     index = tuple(seen.proprio_names.index(name) for name in goal_of(goal, seen))
     return EnvSpec(replace(seen, goal_proprio=index), spec.actions)
+
+
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
     """Lists, which JSON has in place of tuples, as tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(value).items()}

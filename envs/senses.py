@@ -247,8 +247,8 @@ def _actions(space: spaces.Space) -> tuple[Callable[[Any], Any], spaces.Space]:
         return (lambda a: np.asarray(a, np.int8).reshape(shape)), spaces.MultiDiscrete(counts)
     if not isinstance(space, spaces.Box) or not np.issubdtype(np.dtype(space.dtype or np.float32), np.floating):
         raise Unperceivable(
-            f"has actions {space}; the agent acts in a bounded Box of numbers, Discrete, MultiDiscrete or MultiBinary. A "
-            "wrapper can offer one: gymnasium.wrappers.TransformAction"
+            f"has actions {space}; the agent acts in a bounded Box of numbers, Discrete, MultiDiscrete or "
+            "MultiBinary. A wrapper can offer one: gymnasium.wrappers.TransformAction"
         )
     if not space.is_bounded() or max(np.abs(space.low).max(), np.abs(space.high).max()) > UNBOUNDED:
         raise Unperceivable(

@@ -74,7 +74,7 @@ class AblateArguments:
     runs: Path | None = None
     """Folder of the training runs, which several comparisons can share; OUT/runs by default."""
     out: Path | None = None
-    """Folder of the comparison; runs/ablate_PRESET (or _ENV) by default. The same command resumes an interrupted comparison."""
+    """Folder of the comparison; runs/ablate_PRESET (or _ENV) by default. The same command resumes it."""
     json: common.Flag = False
     """Print the result as one JSON object on standard output, and messages on standard error."""
 

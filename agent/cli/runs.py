@@ -19,7 +19,8 @@ from agent.errors import UserError
 from agent.interaction import environment as environments
 from agent.interaction.environment import Environment
 from agent.storage.run import Run, config_diff
-from envs import SIMULATORS, packages
+from envs import SIMULATORS
+from envs.packages import provider
 from modules.drives import DRIVES
 
 
@@ -96,8 +97,7 @@ def open_environment(config: Config, named: str | None = None) -> Environment:
             f"Python module {module!r}, which runs its code, and a command imports no module that only a file names. "
             f"If you trust the module, add --env {config.env}"
         )
-    packages.import_for(name)
-    if name not in SIMULATORS and name not in gym.registry:
+    if name not in SIMULATORS and name not in gym.registry and provider(config.env) is None:
         raise UserError(
             f"the environment {name!r} of this run is not registered in this process. Add --env MODULE:{name}, with "
             "the module whose import registers it, or run the script that registers it in place of run_agent.py"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -42,7 +43,7 @@ def load_task(task: str) -> None:
     if not callable(cost):
         known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise UserError(f"--task {task}: {file} has no function {name!r}{nearest(name, known)}")
-    DRIVES[task] = task_cost(cost)
+    DRIVES[task] = task_cost(cast(TaskCost, cost))
 
 
 def with_drives(config: Config, drives: tuple[str, ...], environment: Environment) -> Config:
@@ -91,14 +92,11 @@ def check_task(task: str, spec: EnvSpec) -> None:
         )
     if not bool(value.isfinite().all()):
         raise UserError(f"--task {task} returns numbers that are not finite for readings inside their range")
-    given = (
-        [g for g in torch.autograd.grad(value.sum(), (proprio, actions), allow_unused=True) if g is not None]
-        if value.requires_grad
-        else []
-    )
+    given = torch.autograd.grad(value.sum(), (proprio, actions), allow_unused=True) if value.requires_grad else ()
+    given = [gradient for gradient in given if gradient is not None]
     if not any(bool(g.abs().sum() > 0) for g in given):
         raise UserError(
-            f"--task {task} is not differentiable: its gradient with respect to readings and action is nothing or zero. "
+            f"--task {task} is not differentiable: its gradient by readings and action is nothing or zero. "
             "Use functions of torch, and no comparison or rounding alone"
         )
     if not all(bool(g.isfinite().all()) for g in given):

@@ -222,7 +222,7 @@ def play(
 
     try:
         to_env = environment.spec.actions.to_env
-        drive(envs, act, stop, [heed, score.add, *listeners], seed=list(seeds), to_env=to_env)
+        drive(envs, act, stop, [heed, score.add, *listeners], seed=[*seeds], to_env=to_env)
     finally:
         envs.close()
     return score.outcome()
@@ -302,8 +302,8 @@ def evaluate_episodes(
     seeds, digest = seed_list(episodes)
     began = time.monotonic()
     outcomes: list[Outcome] = []
-    for number in range(planner_seeds):
-        acts = AgentPlays(agent.acting(changes, seed=seed + number), environment)
+    players = [AgentPlays(agent.acting(changes, seed=seed + n), environment) for n in range(planner_seeds)]
+    for number, acts in enumerate(players):
         listener = watch(acts.agent) if watch is not None and number == 0 else None
         outcomes.append(play_all(environment, acts, seeds, limit, progress, listener))
     seconds = time.monotonic() - began
@@ -311,8 +311,9 @@ def evaluate_episodes(
     if not count:
         raise UserError(f"all {episodes} episodes of {environment.name} failed: run check {environment.name}")
     single = single_times(agent.acting(changes, seed=seed), environment, seeds[0])
-    assert acts.agent.episode is not None and acts.agent.episode.directive is not None
-    directive = acts.agent.episode.directive
+    last = players[-1].agent.episode
+    assert last is not None and last.directive is not None
+    directive = last.directive
     others = references(environment, seeds, limit, seed)
     low, high = mean_interval(whole.returns)
     out: dict[str, Any] = {

@@ -32,7 +32,7 @@ from agent.errors import UserError, nearest
 from agent.inspection import check_exploration, check_simulator
 from agent.inspection.finding import Finding
 from agent.spec import NAMES, is_picture
-from envs import SIMULATORS
+from envs import SIMULATORS, packages
 from envs.gym_env import SimEnv
 
 GL_ADVICE = "install an OpenGL driver: apt install libegl1, or apt install libosmesa6 and set MUJOCO_GL=osmesa"
@@ -119,6 +119,9 @@ def make(args: CheckArguments, **more: Any) -> gym.Env:
     module, _, name = args.env.rpartition(":")
     try:
         importlib.import_module(module or "envs")
+        packages.import_for(args.env)
+    except packages.MissingPackage as error:
+        raise UserError(f"environment {args.env!r} cannot be made: {packages.install_hint(error)}") from error
     except Exception as error:
         raise UserError(f"module {module!r} of {args.env!r} cannot be imported: {_told(error)}") from error
     if name not in gym.registry:
@@ -128,7 +131,7 @@ def make(args: CheckArguments, **more: Any) -> gym.Env:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return gym.make(name, disable_env_checker=True, **options, **more)
+            return packages.make(name, disable_env_checker=True, **options, **more)
     except Exception as error:
         advice = _install(error)
         told = f"{_told(error)}; {advice}" if advice else _told(error)
@@ -137,8 +140,8 @@ def make(args: CheckArguments, **more: Any) -> gym.Env:
 
 def _install(error: Exception) -> str:
     """What to install, when the exception says that something is missing."""
-    if isinstance(error, ModuleNotFoundError):
-        return f"pip install {error.name}"
+    if isinstance(error, ModuleNotFoundError | gym.error.DependencyNotInstalled):
+        return packages.install_hint(error)
     gl = re.search(r"\begl|osmesa|glfw|opengl|glad|gl ?context|display", _told(error).lower())
     return GL_ADVICE if gl else ""
 

@@ -66,7 +66,7 @@ def drive(
     act: Act,
     stop: Callable[[Transition], bool],
     listeners: Iterable[Listener] = (),
-    seed: int | None = None,
+    seed: int | list[int | None] | None = None,
     options: dict[str, Any] | None = None,
     to_env: Callable[[NDArray], NDArray] = lambda action: action,
 ) -> None:
@@ -77,13 +77,13 @@ def drive(
         act: decides.
         stop: asked after every step.
         listeners: see every step, in order, before `stop` does.
-        seed: of the first reset.
+        seed: of the first reset; a list has one for each environment.
         options: of the first reset.
         to_env: from an action (E, A) to what the environments' `step` takes (`types.Actions.to_env`).
     """
     mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     own = getattr(envs, "copy", False)  # whether every observation is an array of its own
-    observation, info = envs.reset(seed=seed, options=options)
+    observation, info = envs.reset(seed=seed, options=options)  # pyright: ignore[reportArgumentType]
     first, done = np.ones(envs.num_envs, bool), np.zeros(envs.num_envs, bool)
     listeners = list(listeners)
     while True:

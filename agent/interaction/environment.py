@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, cast
 
 import gymnasium as gym
-from envs.guard import Guarded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.config import Config, options_of
@@ -22,6 +21,7 @@ from agent.errors import UserError, nearest
 from agent.spec import EnvSpec, aimed, goal_of
 from envs import SIMULATORS, SimEnv, Simulator, SimVectorEnv, adapters, packages
 from envs.api import Expert, Factors, Goals, Scenes, View
+from envs.guard import Guarded
 from envs.senses import Senses, Unperceivable
 from modules.actions import BoxActions, DiscreteActions
 from modules.types import Actions, ObservationSpec
@@ -120,8 +120,7 @@ def make_one(env_id: str, options: Mapping[str, Any], wrappers: Sequence[str] = 
         UserError: it cannot be made, or not with what is asked.
     """
     try:
-        packages.import_for(env_id)
-        env = gym.make(env_id, **options, **more)
+        env = packages.make(env_id, **options, **more)
         env = adapters.adapted(env) if not wrappers else _wrapped(env, wrappers)
         return env if isinstance(env.unwrapped, SimEnv) and not wrappers else Senses(env)
     except gym.error.DependencyNotInstalled as error:
@@ -134,7 +133,7 @@ def make_one(env_id: str, options: Mapping[str, Any], wrappers: Sequence[str] = 
     except UserError:
         raise
     except Exception as error:  # the user's own code may raise anything
-        hint = packages.install_hint(error)
+        hint = packages.install_hint(error) if isinstance(error, ImportError) else ""
         raise UserError(
             f"environment {env_id!r} cannot be made with options {dict(options)}: {error}{f'. {hint}' if hint else ''}"
         ) from error

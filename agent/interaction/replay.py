@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from agent.interaction.driver import Transition
+from agent.interaction.faults import faults
 from agent.spec import named
 from modules.types import Observation
 
@@ -158,15 +159,33 @@ class Pieces:
     """A listener that cuts what happens in E environments into pieces of T blocks, each inside one episode.
 
     A piece that an episode's end interrupts is dropped; a piece that is full is finished, and the next one begins.
+    A faulty episode (`faults.faults`) is dropped whole: its finished pieces are taken back, while it is under way.
     """
 
-    def __init__(self, length: int, block: int) -> None:
-        """length: T. block: K."""
-        self.length, self.block = length, block
+    def __init__(
+        self, length: int, block: int, pad: bool = False, rest: NDArray | None = None, rewards: bool = False
+    ) -> None:
+        """Cut pieces.
+
+        Args:
+            length: T.
+            block: K.
+            pad: whether a piece in which the episode terminates is kept. Its last state is absorbing: the last
+                observation is repeated, with actions `rest` and no rewards. A block in which the episode terminates
+                ends with the last observation. A truncated episode did not end, so its piece is dropped as ever.
+            rest: (A,) the action in what is padded; zeros by default.
+            rewards: whether to keep `rewards` (n, T) float32, summed over each block.
+        """
+        self.length, self.block, self.pad, self.rest = length, block, pad, rest
         self.finished: list[dict[str, NDArray]] = []
-        """Pieces in the order in which they were finished, (n, ...) each."""
+        """Pieces in the order in which they were finished, (n, ...) each; to be read only."""
+        self._episodes: list[NDArray[np.int64]] = []
+        """Beside each of `finished`: the numbers of its episodes, (n,)."""
+        self._episode = np.zeros(0, np.int64)
+        """(E,) the number of the episode under way, of no other episode of any environment."""
         self._frames: dict[str, NDArray] = {}
         self._actions = np.empty(0, np.float32)
+        self._rewards: NDArray[np.float32] | None = np.empty(0, np.float32) if rewards else None
         self._cursor = np.zeros(0, np.int64)
 
     @property
@@ -182,22 +201,36 @@ class Pieces:
         if first.any():  # DISABLED and SAME_STEP resets: the moment itself is the first observation
             self._write(step.moment.observation, step.moment.info, first, np.zeros(int(first.sum()), np.int64))
             self._cursor[first] = 0
-        real = step.real
+        real, ended = step.real, step.ended
+        failed = [*faults(step)]
+        if failed:
+            self._drop(self._episode[failed])
+            real = real.copy()
+            real[failed] = False
         rows = np.flatnonzero(real)
         self._actions[rows, self._cursor[rows]] = step.action[rows]
+        if self._rewards is not None:
+            at, begins = self._cursor[rows] // self.block, self._cursor[rows] % self.block == 0
+            self._rewards[rows, at] = np.where(begins, 0, self._rewards[rows, at]) + step.reward[rows]
         self._cursor[real] += 1
         boundary = real & (self._cursor % self.block == 0)
         if boundary.any():
             self._write(step.observation, step.info, boundary, self._cursor[boundary] // self.block)
+        if self.pad:
+            self._fill(step.terminated & real, step)
         full = real & (self._cursor == self.length * self.block)
         if full.any():
             self._finish(full, step)
-        self._cursor[step.ended] = 0
+        self._cursor[ended] = 0
+        self._episode[ended] += len(ended)
 
     def _begin(self, step: Transition) -> None:
         count, size = step.action.shape
         self._cursor = np.zeros(count, np.int64)
+        self._episode = np.arange(count)
         self._actions = np.zeros((count, self.length * self.block, size), np.float32)
+        if self._rewards is not None:
+            self._rewards = np.zeros((count, self.length), np.float32)
         for name, x in _named(step.moment.observation, step.moment.info).items():
             self._frames[name] = np.zeros((count, self.length + 1, *x.shape[1:]), x.dtype)
 
@@ -206,17 +239,49 @@ class Pieces:
             if name in self._frames:  # an info need not hold at every step what it held at the first one
                 self._frames[name][np.flatnonzero(rows), at] = x[rows]
 
+    def _fill(self, over: NDArray[np.bool_], step: Transition) -> None:
+        """Fill what is left of the pieces in which the episode terminates, (E,)."""
+        for row in np.flatnonzero(over):
+            done = int(self._cursor[row])
+            self._actions[row, done:] = 0 if self.rest is None else self.rest
+            blocks = -(-done // self.block)  # the one that is interrupted counts as whole
+            if self._rewards is not None:
+                self._rewards[row, blocks:] = 0
+            only = np.arange(len(over)) == row
+            self._write(step.observation, step.info, only, np.arange(blocks, self.length + 1))
+            self._cursor[row] = self.length * self.block
+
     def _finish(self, full: NDArray[np.bool_], step: Transition) -> None:
+        rewards = self._rewards
         if full.all():  # the usual case of simulators: hand over the buffers, the next piece gets new ones
             whole, actions = dict(self._frames), self._actions
             self._frames = {name: np.zeros_like(x) for name, x in whole.items()}
             self._actions = np.zeros_like(actions)
+            self._rewards = None if rewards is None else np.zeros_like(rewards)
         else:
             whole, actions = {name: x[full] for name, x in self._frames.items()}, self._actions[full]
+            rewards = None if rewards is None else rewards[full]
         whole["actions"] = actions.reshape(len(actions), self.length, self.block, -1)
+        if rewards is not None:
+            whole["rewards"] = rewards
         self.finished.append(whole)
+        self._episodes.append(self._episode[full])
         self._cursor[full] = 0
         self._write(step.observation, step.info, full, np.zeros(int(full.sum()), np.int64))
+
+    def _drop(self, episodes: NDArray[np.int64]) -> None:
+        """Take back the finished pieces of these episodes. Faults are rare, so all pieces are looked through."""
+        parts, numbers = self.finished.copy(), self._episodes
+        self._episodes = []
+        self.finished.clear()
+        for part, number in zip(parts, numbers, strict=True):
+            kept = ~np.isin(number, episodes)
+            if kept.all():
+                self.finished.append(part)
+                self._episodes.append(number)
+            elif kept.any():
+                self.finished.append({name: x[kept] for name, x in part.items()})
+                self._episodes.append(number[kept])
 
     def joined(self, count: int) -> dict[str, Any]:
         """The first `count` pieces: tensors for learning, arrays for what is privileged."""

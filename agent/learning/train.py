@@ -65,7 +65,9 @@ def train_run(
     first = parallel.rank() == 0
     opened = Run.create_or_resume(folder, dataclasses.asdict(config), command_line) if first else nullcontext()
     with opened as run, Progress(show=first) as progress:
-        amount, unit = (config.collect.steps, "steps") if config.collect.steps else (config.collect.episodes, "episodes")
+        amount, unit = (
+            (config.collect.steps, "steps") if config.collect.steps else (config.collect.episodes, "episodes")
+        )
         progress.start("read" if config.data else "explore", 0 if config.data else amount, unit=unit)
         # The data are a function of the configuration alone: a resumed run explores again and sees the same.
         block, rewards = config.world_model.action_block, REWARD in config.cost.drives

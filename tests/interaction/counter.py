@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from envs.guard import Guarded
 from modules.actions import BoxActions
 
 SPACE = BoxActions((-1.0, -2.0), (1.0, 4.0), None)
@@ -56,4 +57,34 @@ def counters(
         ],
         autoreset_mode=mode,
         copy=copy,
+    )
+
+
+class Fails(Counter):
+    """A Counter that raises in step `at` of every `each`-th episode, over all copies made anew (`episodes`)."""
+
+    def __init__(self, copy: int, length: int, each: int, at: int, episodes: list[int]) -> None:
+        super().__init__(copy, length, terminates=copy % 2 == 0, form="sensors", reward=1.0)
+        self.each, self.at, self.episodes = each, at, episodes
+
+    def reset(self, **given: Any) -> tuple[Any, dict]:
+        super().reset(**given)
+        self.episode = self.episodes[0]
+        self.episodes[0] += 1
+        return self.observe(), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        if self.time + 1 == self.at and self.episode % self.each == self.each - 1:
+            raise [ValueError, KeyError][self.copy % 2](f"episode {self.episode}")
+        return super().step(action)
+
+
+def failing(mode: AutoresetMode, lengths: list[int], each: int = 2, at: int = 3) -> SyncVectorEnv:
+    """Guarded copies, whose every `each`-th episode fails in its step `at`."""
+    return SyncVectorEnv(
+        [
+            lambda i=i, n=n, episodes=[0]: Guarded(lambda: Fails(i, n, each, at, episodes))
+            for i, n in enumerate(lengths)
+        ],
+        autoreset_mode=mode,
     )

@@ -124,7 +124,7 @@ def test_reward_is_never_read(mode: AutoresetMode):
     assert same(plain, poisoned)
 
 
-def test_reward_is_not_touched_at_all_and_of_info_only_the_state_of_simulators():
+def test_reward_is_not_touched_at_all_and_of_info_only_the_state_of_simulators_and_faults():
     class Untouchable:
         def __getattribute__(self, name: str) -> Any:
             raise AssertionError(f"reward.{name} was read")
@@ -133,10 +133,10 @@ def test_reward_is_not_touched_at_all_and_of_info_only_the_state_of_simulators()
             raise AssertionError("reward was read")
 
     class OnlyState(dict):
-        """An info that may be asked for `state`, which is kept for probes, and for nothing else."""
+        """An info that may be asked for `state`, which is kept for probes, for faults, and for nothing else."""
 
         def get(self, key: str, default: Any = None) -> Any:
-            assert key == "state", f"info[{key!r}] was read"
+            assert key in ("state", "fault", "final_info"), f"info[{key!r}] was read"
             return default
 
         def _refuse(self, *_: Any) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agent.interaction.driver import Moment, Transition, drive, steps
 from agent.interaction.replay import Pieces, Replay
-from tests.interaction.counter import SPACE, counters
+from tests.interaction.counter import SPACE, counters, failing
 
 LENGTH, BLOCK = 3, 2
 MODES = pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -130,15 +130,17 @@ def test_observations_are_picked_by_episode_and_moment():
 # Pieces
 
 
-def cut(mode: AutoresetMode, lengths: list[int], count: int, envs: Any = None) -> Pieces:
+def cut(
+    mode: AutoresetMode, lengths: list[int], count: int, envs: Any = None, listeners: Any = (), **options: Any
+) -> Pieces:
     envs = envs or counters(mode, lengths)
-    found, rng = Pieces(LENGTH, BLOCK), np.random.default_rng(0)
+    found, rng = Pieces(LENGTH, BLOCK, **options), np.random.default_rng(0)
 
     def act(moment: Moment) -> tuple[NDArray, None]:
         return rng.uniform(SPACE.low, SPACE.high, (len(lengths), 2)).astype(np.float32), None
 
     try:
-        drive(envs, act, steps(count), [found.add])
+        drive(envs, act, steps(count), [found.add, *listeners])
     finally:
         envs.close()
     return found
@@ -198,3 +200,112 @@ def test_an_info_that_comes_and_goes_does_no_harm():
         action = np.zeros((2, 2), np.float32)
         found.add(Transition(moment, action, None, seen + 1, np.zeros(2), over, over, info, ~over))
     assert found.count == 8 and set(found.joined(8)) == {"actions", "sensors"}
+
+
+# Episodes that terminate inside a piece
+
+REST = np.array([0.25, -0.5], np.float32)
+
+
+@MODES
+def test_an_episode_that_terminates_is_padded_as_by_hand(mode: AutoresetMode):
+    """Three blocks of two actions; the episode terminates with its third action."""
+    acted: list[NDArray] = []
+    envs = counters(mode, [3], reward=1.5)
+    found = cut(mode, [3], 3, envs, [lambda step: acted.append(step.action[0])], pad=True, rest=REST, rewards=True)
+    whole = found.joined(9)
+    assert whole["sensors"][..., 2].tolist() == [[0, 2, 3, 3]]
+    assert whole["sensors"][0, 2].equal(whole["sensors"][0, 3])
+    np.testing.assert_array_equal(whole["actions"][0].reshape(6, 2), np.stack([*acted, REST, REST, REST]))
+    assert whole["rewards"].dtype == torch.float32 and whole["rewards"].tolist() == [[3.0, 1.5, 0.0]]
+
+
+def by_hand(episode: list[tuple], terminates: bool) -> list[dict[str, NDArray]]:
+    """Pieces of one episode, given as (observation, action, reward, next observation) of each step."""
+    found, span = [], LENGTH * BLOCK
+    for begin in range(0, len(episode), span):
+        part = episode[begin : begin + span]
+        if len(part) < span and not terminates:
+            continue
+        rest = span - len(part)
+        seen = [part[0][0]] + [part[min(t, len(part)) - 1][3] for t in range(BLOCK, span + 1, BLOCK)]
+        paid = np.array([p[2] for p in part] + [0.0] * rest).reshape(LENGTH, BLOCK).sum(1)
+        actions = np.stack([p[1] for p in part] + [REST] * rest).reshape(LENGTH, BLOCK, 2)
+        found.append({"sensors": np.stack(seen), "actions": actions, "rewards": paid.astype(np.float32)})
+    return found
+
+
+@MODES
+@pytest.mark.parametrize("lengths", [[15, 9, 5, 5, 6, 6], [1, 1, 12, 12, 2, 3], [7, 4]], ids=str)
+def test_pieces_are_those_cut_by_hand(mode: AutoresetMode, lengths: list[int]):
+    """Every other environment terminates; the others are truncated, and lose what is unfinished."""
+    episodes: dict[tuple[int, int], list[tuple]] = {}
+    over: set[tuple[int, int]] = set()
+
+    def listen(step: Transition) -> None:
+        for e in np.flatnonzero(step.real):
+            before, after = step.moment.observation[e], step.observation[e]
+            key = int(before[0]), int(before[1])
+            episodes.setdefault(key, []).append((before, step.action[e], step.reward[e], after))
+            if step.ended[e]:
+                over.add(key)
+
+    envs = counters(mode, lengths, reward=0.5)
+    found = cut(mode, lengths, 60, envs, [listen], pad=True, rest=REST, rewards=True)
+    whole = found.joined(found.count)
+    got: dict[tuple[int, int], list[dict[str, NDArray]]] = {}
+    for i in range(found.count):
+        piece = {name: x[i].numpy() for name, x in whole.items()}
+        got.setdefault((int(piece["sensors"][0, 0]), int(piece["sensors"][0, 1])), []).append(piece)
+    cuts = {key: by_hand(steps, key in over and key[0] % 2 == 0) for key, steps in episodes.items()}
+    assert got.keys() == {key for key, parts in cuts.items() if parts}
+    for key, parts in got.items():
+        for one, other in zip(parts, cuts[key], strict=True):
+            assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one), key
+
+
+def test_padding_is_still_by_default_and_only_where_asked_for():
+    found = cut(AutoresetMode.NEXT_STEP, [3], 12, pad=True)
+    assert found.count == 3 and (found.joined(3)["actions"].reshape(3, 6, 2)[:, 3:] == 0).all()
+    assert cut(AutoresetMode.NEXT_STEP, [3], 12).finished == []
+    assert "rewards" not in found.joined(3)
+
+
+# Faulty episodes
+
+
+@MODES
+@pytest.mark.parametrize("at", [14, 13, 12, 2, 1], ids=str)
+def test_a_faulty_episode_vanishes_whole(mode: AutoresetMode, at: int):
+    """Every other episode of 15 steps fails in step `at`: up to two finished pieces of it are taken back."""
+    envs = failing(mode, [15, 15, 9], at=at)
+    found = cut(mode, [15, 15, 9], 200, envs, pad=True, rewards=True)
+    whole = found.joined(found.count)
+    copy, episode, time = (whole["sensors"][:, 0, i].long().tolist() for i in range(3))
+    ended = [e for c, e in zip(copy, episode, strict=True) if c != 2]
+    assert all(e % 2 == 0 for e in ended if e < max(ended)), "only an episode under way may be faulty yet"
+    pieces = {
+        (c, e): [t for a, b, t in zip(copy, episode, time, strict=True) if (a, b) == (c, e)]
+        for c, e in zip(copy, episode, strict=True)
+    }
+    assert all(pieces[c, e] == ([0, 6, 12] if c == 0 else [0, 6]) for c in (0, 1) for e in range(0, max(ended) - 1, 2))
+    assert all(pieces[2, e] == ([0, 6]) for e in range(0, 6, 2))
+    assert {len(x) for x in whole.values()} == {found.count}
+
+
+def test_a_fault_leaves_no_piece_of_its_own_step():
+    """The last action of a piece fails: what it would end with was never observed."""
+    found = cut(AutoresetMode.NEXT_STEP, [9], 6, failing(AutoresetMode.NEXT_STEP, [9], each=1, at=6), pad=True)
+    assert found.count == 0
+
+
+def test_full_buffers_are_handed_over_not_copied():
+    """The way of simulators, whose environments all finish at once."""
+    found, seen = Pieces(1, 1), np.zeros((2, 5), np.float32)
+    over = np.zeros(2, bool)
+    moment = Moment(seen, ~over, {})
+    step = Transition(moment, np.zeros((2, 2), np.float32), None, seen + 1, np.zeros(2), over, over, {}, ~over)
+    found.add(step)
+    held = found._frames["sensors"], found._actions
+    found.add(step)
+    assert found.finished[1]["sensors"] is held[0] and np.shares_memory(found.finished[1]["actions"], held[1])
