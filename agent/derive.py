@@ -15,7 +15,6 @@ import envs.tasks
 from agent.config import Config, ExploreConfig, LearnConfig
 from agent.errors import UserError, nearest
 from agent.interaction.environment import Environment
-from envs.adapters import TILE
 from modules import configurator, cost, critic, losses, perception, world_model
 from modules.actions import DiscreteActions
 from modules.cost import REWARD
@@ -100,7 +99,7 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
         "collect.length", length, f"blocks in a row that learning sees, inside episodes of {limit or 'any'} actions"
     )
     window = min(4 if aims else 6, length + 1)
-    tile = bool(pixels) and environment.tiled
+    tile = environment.tile
     steps = 200_000 if aims and not pixels else 100_000 if aims else 20_000
     because(
         "collect.steps",
@@ -165,7 +164,7 @@ def _horizon(environment: Environment, block: int) -> int:
 
 
 def _perception(
-    pixels: tuple[int, int, int] | None, sensors: int, tile: bool, aims: bool, because: Any
+    pixels: tuple[int, int, int] | None, sensors: int, tile: int | None, aims: bool, because: Any
 ) -> perception.Config:
     if pixels is None:
         size = because(
@@ -173,7 +172,7 @@ def _perception(
         )
         return perception.Config(latent="vector", size=size, hidden=256, fourier_features=4 if aims else 0)
     side = max(pixels[1:])
-    stride = TILE if tile else max(1, side // CELLS)
+    stride = tile if tile else max(1, side // CELLS)
     patch = stride if tile else min(stride + 2, *pixels[1:])
     because(
         "perception.stride",

@@ -92,8 +92,9 @@ class Senses(gym.Wrapper):
         self.observation_space = spaces.Dict(senses)
         self._act, self.action_space = _actions(env.action_space)
 
-        self.asks = self.is_goal_env or "goal_observation" in self.reset(seed=0)[1]
-        """Whether every episode comes with a goal."""
+        info = self.reset(seed=0)[1]
+        self.asks, self.tells_scene = "goal_percept" in info, "scene" in info
+        """Whether every episode comes with a goal; whether it comes with the number of its scene."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's, perceived; `info` has the goal, where there is one, as it would be perceived."""

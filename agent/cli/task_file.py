@@ -13,6 +13,7 @@ from agent.config import Config
 from agent.errors import UserError, nearest
 from agent.interaction.environment import Environment
 from agent.spec import EnvSpec
+from envs.tasks import TASKS
 from modules.drives import DRIVES, TaskCost, task_cost
 from modules.types import BodySpec, Imagined, State
 
@@ -62,7 +63,7 @@ def with_drives(config: Config, drives: tuple[str, ...], environment: Environmen
 
 def check_task(task: str, spec: EnvSpec) -> None:
     """UserError for a task that names sensors which are not there, or a function that is no cost."""
-    if task not in DRIVES:
+    if task not in TASKS and ":" not in task:
         return
     seen, steps = spec.observation, 5
     body = BodySpec(

@@ -55,10 +55,12 @@ class Environment:
     """Whether every episode comes with a goal of its own (`desired_goal`, or `goal_observation` in its info)."""
     wanted: Mapping[str, float] = field(default_factory=dict)
     """The goal that a configuration names, in readings of the body; the same in every episode."""
+    tells_scene: bool = False
+    """Whether `info["scene"]` numbers what changes from episode to episode, such as walls; else there is one scene."""
     seconds: float | None = None
     """That one primitive action takes, where the environment says so."""
-    tiled: bool = False
-    """Whether its pictures are made of tiles, which patches should not cross."""
+    tile: int | None = None
+    """Pixels of a side of the tiles that its pictures are made of, which patches should not cross."""
 
     @property
     def has_scenes(self) -> bool:
@@ -102,8 +104,9 @@ def open_environment(env_id: str, options: Mapping[str, Any], wrappers: Sequence
             one=one,
             max_steps=limit or getattr(env.unwrapped, "max_steps", None),
             asks=senses.asks,
+            tells_scene=senses.tells_scene,
             seconds=_seconds(env),
-            tiled=adapters.is_tiled(env),
+            tile=adapters.tile_of(env),
         )
     finally:
         env.close()

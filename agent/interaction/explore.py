@@ -67,7 +67,7 @@ def explore(
     for pieces in map_fn(explore_shard, shards):
         replay.steps += pieces.pop("taken", len(pieces["actions"]) * config.length * block)
         replay.faults = added(replay.faults, pieces.pop("faults", {}))
-        if environment.truth is None or environment.has_scenes:
+        if environment.has_scenes:
             pieces["scene"] = pieces["scene"] + scenes
             scenes = int(pieces["scene"][-1]) + 1
         replay.append(pieces)
@@ -167,7 +167,10 @@ def explore_vector(
             "longer (--steps), or give a smaller --collect.length"
         )
     found = pieces.joined(pieces.count if config.steps else config.episodes)
-    return {**found, "scene": np.arange(len(found["actions"])), "taken": taken, "faults": faults.summary()}
+    # Without a word about scenes an environment has one, in which every state can be a goal for every other.
+    told = found.pop("scene", None)
+    scene = np.zeros(len(found["actions"]), np.int64) if told is None else told.numpy()[:, 0]
+    return {**found, "scene": scene, "taken": taken, "faults": faults.summary()}
 
 
 class Explorer:

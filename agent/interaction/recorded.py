@@ -52,6 +52,8 @@ def replay_from(config: Config, environment: Environment, rewards: bool = False)
 
         found = recorded(config.data, environment, options, observation_of, action_of)
         replay = replay_of(_ended(found.episodes), length, block, rest, rewards)
+    if not environment.tells_scene:
+        replay.scene[:] = 0  # as when exploring
     return _counted(replay, found.about), found.about
 
 

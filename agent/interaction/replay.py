@@ -300,4 +300,6 @@ def _named(observation: Any, info: dict[str, Any]) -> dict[str, NDArray]:
         kept["sensors"] = kept["sensors"].astype(np.float32, copy=False)
     if isinstance(info.get("state"), np.ndarray):
         kept["states"] = info["state"]
+    if isinstance(info.get("scene"), np.ndarray):
+        kept["scene"] = np.asarray(info["scene"], np.int64)
     return kept
