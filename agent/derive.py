@@ -128,6 +128,9 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
         ),
         critic=critic.Config(enabled=aims),
         configurator=configurator.Config(
+            discount=because("configurator.discount", 0.95 if block > 1 else 0.98, f"blocks of {block} actions")
+            if aims
+            else 0.95,
             horizon_without_critic=because(
                 "configurator.horizon_without_critic", _horizon(environment, block), "blocks, about a second"
             ),
