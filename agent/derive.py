@@ -15,6 +15,8 @@ import envs.tasks
 from agent.config import Config, ExploreConfig, LearnConfig
 from agent.errors import UserError, nearest
 from agent.interaction.environment import Environment
+from agent.presets import PRESETS
+from envs import SIMULATORS
 from modules import configurator, cost, critic, losses, perception, world_model
 from modules.actions import DiscreteActions
 from modules.cost import REWARD
@@ -24,6 +26,8 @@ SECONDS_A_BLOCK = 0.05
 """Control tasks: how long one imagined step should be, where the environment says how long an action takes."""
 CELLS = 9
 """Cells of a spatial latent along the longer side of a picture."""
+KEPT = ("env", "env_options", "wrappers", "goal", "seed", "device")
+"""Fields that say which agent is meant, not how it learns."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,18 @@ def purpose(environment: Environment, task: str, goal: tuple[str, ...]) -> tuple
             f"--task: unknown task {task!r}{nearest(task, DRIVES)}; {name} has {here}, or FILE:FUNCTION of your own"
         )
     return (task, "survive"), f"the task {task}"
+
+
+def settings(base: Config, environment: Environment, task: str = "") -> tuple[Config, list[Reason]]:
+    """As `derive`; but where a preset was written for the environment, that preset, and no reasons."""
+    mine = base.env.rpartition(":")[2]
+    for make in PRESETS.values():
+        preset = make()
+        if preset.env == mine and mine in SIMULATORS:
+            kept = {name: getattr(base, name) for name in KEPT}
+            kept = {k: v for k, v in kept.items() if v != getattr(Config(), k)}
+            return dataclasses.replace(preset, **kept), []
+    return derive(base, environment, task)
 
 
 def derive(base: Config, environment: Environment, task: str = "") -> tuple[Config, list[Reason]]:

@@ -16,7 +16,7 @@ from agent.cli import common, limits
 from agent.cli.task_file import check_task, load_task, with_drives
 from agent.config import Config, check
 from agent.console import table, tell
-from agent.derive import Reason, derive, explained, purpose
+from agent.derive import Reason, explained, purpose, settings
 from agent.errors import UserError, nearest
 from agent.inspection.watch import Gallery
 from agent.interaction.environment import environment_of
@@ -24,7 +24,6 @@ from agent.learning import parallel
 from agent.learning.policy import PLANS_AT_ONCE
 from agent.learning.train import train_run
 from agent.presets import PRESETS
-from envs import SIMULATORS
 from modules import perception
 from modules.cost import REWARD
 
@@ -93,15 +92,8 @@ def parse(arguments: list[str], program: str) -> TrainArguments:
 def settings_of(base: Config, task: str = "") -> tuple[Config, list[Reason]]:
     """Settings for the environment that `base` names: of its preset where there is one, else derived from its spec."""
     load_task(task)
-    environment = environment_of(base)
-    mine = base.env.rpartition(":")[2]
-    for make in PRESETS.values():
-        preset = make()
-        if preset.env == mine and mine in SIMULATORS:
-            kept = {name: getattr(base, name) for name in ("env", "env_options", "wrappers", "goal", "seed", "device")}
-            kept = {k: v for k, v in kept.items() if v != getattr(Config(), k)}
-            return dataclasses.replace(preset, **kept), []
-    return derive(base, environment, task)
+    config, reasons = settings(base, environment_of(base), task)
+    return (with_task(config, task) if task and not reasons else config), reasons
 
 
 def with_task(config: Config, task: str) -> Config:
