@@ -29,6 +29,9 @@ class ExploreConfig:
     """Explore for so many primitive actions, in place of a number of episodes; 0: as many as the episodes take."""
     length: int = 24
     """T: action blocks in an episode."""
+    processes: bool = False
+    """Run each copy of an environment that is not this project's own in a process of its own: for slow ones, and for
+    several that render with OpenGL."""
     per_scene: int = 8
     """Episodes that share one scene, where the environment can reset within a scene."""
     held: float = 0.6

@@ -176,7 +176,8 @@ def _part(env: gym.Env, path: tuple[str | int, ...], space: spaces.Space, single
         low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
         low = np.where(np.abs(low) > UNBOUNDED, -np.inf, low).astype(np.float32)
         high = np.where(np.abs(high) > UNBOUNDED, np.inf, high).astype(np.float32)
-        return Part(path, sensor_names(env, name, size), low, high, lambda x: np.asarray(x, np.float32).ravel())
+        names = sensor_names(env, name, size) if size > 1 or not name else (name,)
+        return Part(path, names, low, high, lambda x: np.asarray(x, np.float32).ravel())
     counts: list[int]
     if isinstance(space, spaces.Discrete):
         counts, start = [int(space.n)], int(space.start)

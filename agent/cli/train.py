@@ -91,15 +91,16 @@ def parse(arguments: list[str], program: str) -> TrainArguments:
 
 def settings_of(base: Config, task: str = "") -> tuple[Config, list[Reason]]:
     """Settings for the environment that `base` names: of its preset where there is one, else derived from its spec."""
-    load_task(task)
-    config, reasons = settings(base, environment_of(base), task)
+    environment = environment_of(base)
+    load_task(task)  # after the environment, whose module may hold the task as well
+    config, reasons = settings(base, environment, task)
     return (with_task(config, task) if task and not reasons else config), reasons
 
 
 def with_task(config: Config, task: str) -> Config:
     """The same agent with another purpose. UserError for a task that this environment cannot have."""
-    load_task(task)
     environment = environment_of(config)
+    load_task(task)
     return with_drives(config, purpose(environment, task, config.goal)[0], environment)
 
 
@@ -116,8 +117,9 @@ def run(args: TrainArguments, command_line: list[str]) -> int:
         return 0
     tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run folder is {args.folder}")
     named = f" --env {config.env}" if ":" in config.env else ""
-    for command in ("evaluate", "imagine"):
-        tell(f"  python run_agent.py {command} {args.folder}{named}")
+    own = "".join(f" --task {drive}" for drive in config.cost.drives if ":" in drive)
+    tell(f"  python run_agent.py evaluate {args.folder}{named}{own}")
+    tell(f"  python run_agent.py imagine {args.folder}{named}")
     tell(f"  python run_agent.py report {args.folder}")
     common.finish(summary, args.json)
     return 0

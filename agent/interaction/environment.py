@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, cast
 
 import gymnasium as gym
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.config import Config, options_of
 from agent.errors import UserError, nearest, told
@@ -36,8 +36,8 @@ class Environment:
 
     name: str
     spec: EnvSpec
-    make: Callable[[int], VectorEnv]
-    """N copies: ours are stepped as arrays, others by Gymnasium."""
+    make: Callable[..., VectorEnv]
+    """N copies: ours are stepped as arrays, others by Gymnasium, with processes=True each in a process of its own."""
     truth: Simulator | None = None
     """The laws themselves, over arrays of physical states: for oracles and diagnosis."""
     goals: Goals | None = None
@@ -320,8 +320,9 @@ def _seconds(env: gym.Env) -> float | None:
     return None
 
 
-def _make_vector(one: Callable[..., gym.Env], count: int) -> VectorEnv:
-    return SyncVectorEnv([partial(Guarded, one)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+def _make_vector(one: Callable[..., gym.Env], count: int, processes: bool = False) -> VectorEnv:
+    kind = AsyncVectorEnv if processes else SyncVectorEnv
+    return kind([partial(Guarded, one)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 def _observation_of(simulator: Simulator) -> ObservationSpec:
