@@ -141,6 +141,8 @@ def _tell_purpose(args: TrainArguments) -> None:
     elif args.explain:
         raise UserError("--explain is for settings that are derived: give --env in place of a preset")
     if REWARD in config.cost.drives:
+        if not config.learn.reward_steps:
+            raise UserError("the environment's reward is wanted, so it has to be learned: give --learn.reward-steps")
         tell("  the environment's reward is used: a predictor of it is learned, and plans minimise it")
 
 
