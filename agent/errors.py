@@ -36,8 +36,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def told(error: BaseException) -> str:
     """Kind, message and place of an exception in one line: what to say of code that is not ours."""
-    text = " ".join(str(error).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    text = str(error)
+    if not text and isinstance(error, AssertionError) and frames:
+        text = frames[-1].line or ""
+    text = " ".join(text.split())
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
 

@@ -15,6 +15,6 @@ def make_current(env: gym.Env) -> None:
     """
     inner: Any = env.unwrapped
     owner = getattr(inner, "point_env", inner)  # gymnasium-robotics' PointMaze renders through an environment inside
-    viewer = getattr(getattr(owner, "mujoco_renderer", None), "viewer", None)
+    viewer: Any = getattr(getattr(owner, "mujoco_renderer", None), "viewer", None)
     if hasattr(viewer, "make_context_current"):
         viewer.make_context_current()

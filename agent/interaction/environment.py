@@ -224,12 +224,13 @@ def _wrapped(env: gym.Env, wrappers: Sequence[str]) -> gym.Env:
             known = [n for n, x in vars(found).items() if isinstance(x, type) and issubclass(x, gym.Wrapper)]
             raise UserError(f"--wrappers {wrapper}: module {module!r} has no {name!r}{nearest(name, known)}")
         try:
-            env = made(env)
+            outer = made(env)
         except Exception as error:
             needs = "It is given the environment alone: one that needs more is written as a class of your own"
             raise UserError(f"--wrappers {wrapper} fails: {told(error)}. {needs}") from error
-        if not isinstance(env, gym.Env):
-            raise UserError(f"--wrappers {wrapper} makes a {type(env).__name__}, not an environment")
+        if not isinstance(outer, gym.Env):
+            raise UserError(f"--wrappers {wrapper} makes a {type(outer).__name__}, not an environment")
+        env = outer
     return env
 
 
