@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class CollectArguments:
     """Episodes to record."""
     env_options: tuple[str, ...] = ()
     """Options of the environment's constructor: layout=medium pixels=true."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers around the environment, module:Class each, from the inside outwards; none: not even the one that a
+    known environment comes with."""
     actor: str = RANDOM
     """Who acts: random, the explorer of train; or the folder of a run, whose agent acts."""
     seed: int = 0
@@ -75,7 +78,7 @@ def run(args: CollectArguments, command_line: list[str]) -> int:
     if args.minari is not None:
         _check_minari(args.minari)
     options = options_of(Config(env=args.env, env_options=args.env_options))
-    environment = open_environment(args.env, options)
+    environment = open_environment(args.env, options, args.wrappers)
     agent = None if args.actor == RANDOM else _agent(args, environment)
     rng = np.random.default_rng(np.random.SeedSequence([args.seed, STREAM]))
     env_seed = int(rng.integers(2**31))
@@ -140,7 +143,10 @@ def _agent(args: CollectArguments, environment: Environment) -> Agent:
     """The agent of a run. UserError when it cannot act in this environment."""
     setup(args.threads)
     agent = load(args.actor, args.device)
-    if difference := spec_diff(agent.spec.to_json(), environment.spec.to_json()):
+    own, here = agent.spec.observation, environment.spec.observation
+    if own.sensor_names and len(own.sensor_low) == len(here.sensor_low):  # its limits may have been taken from data
+        own = replace(own, sensor_low=here.sensor_low, sensor_high=here.sensor_high)
+    if difference := spec_diff(replace(agent.spec, observation=own).to_json(), environment.spec.to_json()):
         raise UserError(
             f"the agent of {args.actor} cannot act in {args.env}, which has other observations or actions (- the "
             f"agent's, + here): {difference}: give the environment and the --env-options that it was trained with"
