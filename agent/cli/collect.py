@@ -47,6 +47,9 @@ class CollectArguments:
     """Episodes to record."""
     env_options: tuple[str, ...] = ()
     """Options of the environment's constructor: layout=medium pixels=true."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers around the environment, module:Class each, from the inside outwards; none: not even the one that a
+    known environment comes with."""
     actor: str = RANDOM
     """Who acts: random, the explorer of train; or the folder of a run, whose agent acts."""
     seed: int = 0
@@ -76,7 +79,7 @@ def run(args: CollectArguments, command_line: list[str]) -> int:
     if args.minari is not None:
         _check_minari(args.minari)
     options = options_of(Config(env=args.env, env_options=args.env_options))
-    environment = open_environment(args.env, options)
+    environment = open_environment(args.env, options, args.wrappers)
     agent = None if args.actor == RANDOM else _agent(args, environment)
     rng = np.random.default_rng(np.random.SeedSequence([args.seed, STREAM]))
     env_seed = int(rng.integers(2**31))
