@@ -142,6 +142,11 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
         steps,
         "goals may be anywhere, so exploration has to be" if aims else "a control task takes little",
     )
+    # The critic should see to the end of an episode that is not spent on detours.
+    away = 50 if block == 1 else min(50, max(20, (limit or 1000) // (4 * block)))
+    discount = round(1 - 1 / away, 3) if aims else 0.95
+    if aims:
+        because("configurator.discount", discount, f"the critic looks about {away} blocks ahead")
     kept = {
         name: getattr(base, name) for name in ("env", "env_options", "wrappers", "goal", "seed", "device", "threads")
     }
@@ -164,6 +169,7 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
         ),
         critic=critic.Config(enabled=aims),
         configurator=configurator.Config(
+            discount=discount,
             horizon_without_critic=because(
                 "configurator.horizon_without_critic", _horizon(environment, block), "blocks, about a second"
             ),
@@ -174,7 +180,7 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
             world_model_steps=because("learn.world_model_steps", 4500 if pixels else 5000 if aims else 4000, "updates"),
             batch=64 if pixels else 256,
             window=because("learn.window", window, "states; all but the first are predicted open loop"),
-            critic_steps=4000 if aims else 0,
+            critic_steps=(6000 if away > 20 else 4000) if aims else 0,
             critic_far=4 if aims and not pixels and not discrete else 1,
             policy_steps=3000 if aims else 0,
             decoder_steps=800 if pixels else 0,

@@ -67,12 +67,11 @@ class Senses(gym.Wrapper):
         self.ignored: list[str] = []
         """Parts of the observation that cannot be perceived, such as text."""
         leaves = list(_leaves(whole, ()))
-        single = len(leaves) == 1
         parts: list[Part] = []
         for path, space in leaves:
             if self.is_goal_env and path[0] == "desired_goal":
                 continue
-            part = _part(env, path, space, single)
+            part = _part(env, path, space)
             if part is None:
                 self.ignored.append(_called(path))
             else:
@@ -166,9 +165,9 @@ def _called(path: tuple[str | int, ...]) -> str:
     return ".".join(map(str, path))
 
 
-def _part(env: gym.Env, path: tuple[str | int, ...], space: spaces.Space, single: bool) -> Part | None:
+def _part(env: gym.Env, path: tuple[str | int, ...], space: spaces.Space) -> Part | None:
     """How one leaf is read; None for what cannot be perceived."""
-    name = "" if single else _called(path)
+    name = _called(path)
     if isinstance(space, spaces.Box) and _is_picture(space):
         return _picture(path, space)
     if isinstance(space, spaces.Box):
@@ -176,7 +175,10 @@ def _part(env: gym.Env, path: tuple[str | int, ...], space: spaces.Space, single
         low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
         low = np.where(np.abs(low) > UNBOUNDED, -np.inf, low).astype(np.float32)
         high = np.where(np.abs(high) > UNBOUNDED, np.inf, high).astype(np.float32)
-        names = sensor_names(env, name, size) if size > 1 or not name else (name,)
+        if not name or (size > 1 and len(path) == 1 and isinstance(path[0], str)):
+            names = sensor_names(env, name, size)
+        else:
+            names = (name,) if size == 1 else tuple(f"{name}[{i}]" for i in range(size))
         return Part(path, names, low, high, lambda x: np.asarray(x, np.float32).ravel())
     counts: list[int]
     if isinstance(space, spaces.Discrete):
