@@ -19,7 +19,7 @@ from agent.drawing.colours import Picture
 from agent.drawing.frames import SIDE, to_rgb
 from agent.errors import UserError
 from agent.interaction.environment import Environment, find_senses
-from envs.body import Body, body_of, frame
+from envs.body import Body, body_of, close, draft, frame
 from envs.senses import ENDED
 from modules.types import State
 
@@ -27,8 +27,9 @@ from modules.types import State
 class Sight:
     """Pictures of what is perceived and imagined in a Gymnasium environment; a context manager that closes it."""
 
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
+    def __init__(self, environment: Environment, side: int = 2 * SIDE) -> None:
+        """side: the longest of a picture; below the default, bodies are drawn as drafts (`envs.body.draft`)."""
+        self.environment, self.side = environment, side
         seen = environment.spec.observation
         self.names = tuple(name for name in seen.sensor_names if name != ENDED)
         """(S,) of the readings."""
@@ -54,7 +55,7 @@ class Sight:
     def perceived(self, observation: Mapping[str, NDArray[Any]]) -> Picture | None:
         """One observation, (C, H, W) and (S + 1,), as a picture; None where there are only curves."""
         if "pixels" in observation:
-            return small(to_rgb(np.asarray(observation["pixels"])))
+            return small(to_rgb(np.asarray(observation["pixels"])), self.side)
         return self.posed(np.asarray(observation["sensors"])[:-1])
 
     def imagined(self, agent: Agent, states: State) -> list[Picture] | None:
@@ -62,7 +63,7 @@ class Sight:
         if self.kind == "pixels":
             pixels = agent.decoder.picture(states).pixels
             assert pixels is not None
-            return [small(picture) for picture in to_rgb(pixels.cpu().numpy())]
+            return [small(picture, self.side) for picture in to_rgb(pixels.cpu().numpy())]
         if self.kind == "curves":
             return None
         return [picture for one in self.readings(agent, states) if (picture := self.posed(one)) is not None]
@@ -77,18 +78,18 @@ class Sight:
         """The body in the pose of readings (S,); None without a body."""
         if self.body is None:
             return None
-        return small(self.body.picture(self._of_body(readings)))
+        return small(self.body.picture(self._of_body(readings)), self.side)
 
     def rendered(self) -> Picture | None:
         """The frame of `env` as it is now; None where it cannot render."""
-        return None if self.env is None else small(frame(self.env))
+        return None if self.env is None else small(frame(self.env), self.side)
 
     def close(self) -> None:
         """Close the copies."""
         for env in (self.env, self._posed_env):
             if env is not None:
                 with contextlib.suppress(Exception):  # a renderer that fails to close is nobody's loss
-                    env.close()
+                    close(env)
 
     def __enter__(self) -> Sight:
         return self
@@ -106,12 +107,15 @@ class Sight:
             env.reset(seed=0)
             body = body_of(senses.env, key)
             if body is not None:
+                if self.side < 2 * SIDE:
+                    draft(env, self.side)
                 begins = next((p for p in senses.numbers if not key or p.path[0] == key), None)
                 first = sum(len(p.names) for p in senses.numbers[: senses.numbers.index(begins)]) if begins else 0
                 self._part = slice(first, first + len(begins.names)) if begins else slice(None)
                 body.picture(np.zeros(self._part.stop - first if begins else len(self.names)))
         if body is None:
-            env.close()
+            with contextlib.suppress(Exception):
+                close(env)
         else:
             self._posed_env = env
         return body
@@ -120,8 +124,8 @@ class Sight:
         return np.asarray(readings)[self._part]
 
 
-def small(picture: Picture) -> Picture:
-    """A picture no larger than two frames."""
+def small(picture: Picture, side: int = 2 * SIDE) -> Picture:
+    """A picture no larger than two frames, or than `side`."""
     image = Image.fromarray(picture)
-    image.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.array(image)
