@@ -121,17 +121,17 @@ def frame(env: gym.Env) -> NDArray[np.uint8]:
     return np.array(env.unwrapped.render(), np.uint8)
 
 
-def draft(env: gym.Env, side: int) -> None:
+def draft(env: gym.Env, side: int) -> gym.Env:
     """Before its first frame: let a MuJoCo environment draw small frames without shadows and reflections.
 
     Without a graphics card this takes a tenth of the time. Other environments draw as ever.
     """
     renderer = _renderer(env)
-    if renderer is None or getattr(renderer, "viewer", None) is not None:
-        return
-    renderer.width = renderer.height = side
-    renderer.model.vis.quality.shadowsize = 0
-    renderer.model.mat_reflectance[:] = 0
+    if renderer is not None and getattr(renderer, "viewer", None) is None:
+        renderer.width = renderer.height = side
+        renderer.model.vis.quality.shadowsize = 0
+        renderer.model.mat_reflectance[:] = 0
+    return env
 
 
 def close(env: gym.Env) -> None:

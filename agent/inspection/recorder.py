@@ -27,13 +27,12 @@ from agent.inspection.probes import features, read
 from agent.interaction.driver import Listener, Transition
 from agent.interaction.environment import Environment
 from agent.planning import imagine
-from agent.storage.recording import VERSION
+from agent.storage.recording import SHEET, VERSION
 from envs.api import Array, Tasks, View
 from envs.gym_env import as_observation
 from modules.types import Decision, Imagined, State, TrajectoryCost
 
 ALTERNATIVES, RECALLED = 8, 3
-SHEET = 16  # frames in a row of a sheet of an episode
 
 
 class Recorder:

@@ -19,7 +19,7 @@ from agent.drawing.colours import Picture
 from agent.drawing.frames import SIDE, to_rgb
 from agent.errors import UserError
 from agent.interaction.environment import Environment, find_senses
-from envs.body import Body, body_of, close, draft, frame
+from envs.body import Body, body_of, close, frame
 from envs.senses import ENDED
 from modules.types import State
 
@@ -27,9 +27,8 @@ from modules.types import State
 class Sight:
     """Pictures of what is perceived and imagined in a Gymnasium environment; a context manager that closes it."""
 
-    def __init__(self, environment: Environment, side: int = 2 * SIDE) -> None:
-        """side: the longest of a picture; below the default, bodies are drawn as drafts (`envs.body.draft`)."""
-        self.environment, self.side = environment, side
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
         seen = environment.spec.observation
         self.names = tuple(name for name in seen.sensor_names if name != ENDED)
         """(S,) of the readings."""
@@ -55,7 +54,7 @@ class Sight:
     def perceived(self, observation: Mapping[str, NDArray[Any]]) -> Picture | None:
         """One observation, (C, H, W) and (S + 1,), as a picture; None where there are only curves."""
         if "pixels" in observation:
-            return small(to_rgb(np.asarray(observation["pixels"])), self.side)
+            return small(to_rgb(np.asarray(observation["pixels"])))
         return self.posed(np.asarray(observation["sensors"])[:-1])
 
     def imagined(self, agent: Agent, states: State) -> list[Picture] | None:
@@ -63,7 +62,7 @@ class Sight:
         if self.kind == "pixels":
             pixels = agent.decoder.picture(states).pixels
             assert pixels is not None
-            return [small(picture, self.side) for picture in to_rgb(pixels.cpu().numpy())]
+            return [small(picture) for picture in to_rgb(pixels.cpu().numpy())]
         if self.kind == "curves":
             return None
         return [picture for one in self.readings(agent, states) if (picture := self.posed(one)) is not None]
@@ -78,11 +77,16 @@ class Sight:
         """The body in the pose of readings (S,); None without a body."""
         if self.body is None:
             return None
-        return small(self.body.picture(self._of_body(readings)), self.side)
+        return small(self.body.picture(self._of_body(readings)))
+
+    def begin(self, seed: int) -> None:
+        """Put what no reading shows, such as the target of a maze, where it is after a reset with this seed."""
+        if self._posed_env is not None:
+            self._posed_env.reset(seed=seed)
 
     def rendered(self) -> Picture | None:
         """The frame of `env` as it is now; None where it cannot render."""
-        return None if self.env is None else small(frame(self.env), self.side)
+        return None if self.env is None else small(frame(self.env))
 
     def close(self) -> None:
         """Close the copies."""
@@ -107,15 +111,12 @@ class Sight:
             env.reset(seed=0)
             body = body_of(senses.env, key)
             if body is not None:
-                if self.side < 2 * SIDE:
-                    draft(env, self.side)
                 begins = next((p for p in senses.numbers if not key or p.path[0] == key), None)
                 first = sum(len(p.names) for p in senses.numbers[: senses.numbers.index(begins)]) if begins else 0
                 self._part = slice(first, first + len(begins.names)) if begins else slice(None)
                 body.picture(np.zeros(self._part.stop - first if begins else len(self.names)))
         if body is None:
-            with contextlib.suppress(Exception):
-                close(env)
+            env.close()
         else:
             self._posed_env = env
         return body
@@ -124,8 +125,8 @@ class Sight:
         return np.asarray(readings)[self._part]
 
 
-def small(picture: Picture, side: int = 2 * SIDE) -> Picture:
-    """A picture no larger than two frames, or than `side`."""
+def small(picture: Picture) -> Picture:
+    """A picture no larger than two frames."""
     image = Image.fromarray(picture)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.LANCZOS)
     return np.array(image)
