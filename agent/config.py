@@ -213,7 +213,16 @@ def _check_numbers(config: Config) -> None:
                 raise UserError(f"{flag} is a share from 0 to 1, got {value}")
 
 
-MAY_BE_ZERO = ("seed", "steps", "fourier_features", "critic_steps", "policy_steps", "decoder_steps", "capacity")
+MAY_BE_ZERO = (
+    "seed",
+    "steps",
+    "fourier_features",
+    "critic_steps",
+    "reward_steps",
+    "policy_steps",
+    "decoder_steps",
+    "capacity",
+)
 
 
 NOT_ZERO = (

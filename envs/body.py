@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.names import Sensor, sensors_of, skipped_positions
+from envs.opengl import make_current
 
 
 def body_of(env: gym.Env, key: str = "") -> Body | None:
@@ -110,45 +111,7 @@ class Body:
 
 
 def frame(env: gym.Env) -> NDArray[np.uint8]:
-    """(H, W, 3) what `env.render()` returns, right even if several MuJoCo environments are rendered in turn.
-
-    Each has an OpenGL context of its own, which Gymnasium makes current only when it creates it. After another
-    environment has rendered its first frame, the frames of `env.render()` are wrong.
-    """
-    viewer = getattr(_renderer(env), "viewer", None)
-    if viewer is not None:
-        viewer.make_context_current()
-    return np.array(env.unwrapped.render(), np.uint8)
-
-
-def draft(env: gym.Env, side: int) -> gym.Env:
-    """Before its first frame: let a MuJoCo environment draw small frames without shadows and reflections.
-
-    Without a graphics card this takes a tenth of the time. Other environments draw as ever.
-    """
-    renderer = _renderer(env)
-    if renderer is not None and getattr(renderer, "viewer", None) is None:
-        renderer.width = renderer.height = side
-        renderer.model.vis.quality.shadowsize = 0
-        renderer.model.mat_reflectance[:] = 0
-    return env
-
-
-def close(env: gym.Env) -> None:
-    """Close an environment that has rendered.
-
-    Gymnasium frees the OpenGL context of MuJoCo and leaves what was made in it to the garbage collector, which then
-    frees things of the same numbers in whatever context is current: the frames of the next environment are black.
-    """
-    viewer = getattr(_renderer(env), "viewer", None)
-    if viewer is not None and hasattr(viewer, "con"):
-        viewer.make_context_current()
-        viewer.con.free()
-    env.close()
-
-
-def _renderer(env: gym.Env) -> Any:
-    """Gymnasium's MujocoRenderer of an environment, or None."""
+    """(H, W, 3) what `env.render()` returns, right even if several MuJoCo environments are rendered in turn."""
+    make_current(env)
     inner: Any = env.unwrapped
-    owner = getattr(inner, "point_env", inner)  # gymnasium-robotics' PointMaze renders through an environment inside
-    return getattr(owner, "mujoco_renderer", None)
+    return np.array(inner.render(), np.uint8)

@@ -9,22 +9,21 @@ from typing import Annotated
 import tyro
 
 from agent.cli import common
-from agent.cli.runs import load_agent, open_environment, open_run
+from agent.cli.runs import load_agent, open_environment, open_run, without_files
 from agent.console import tell
-from agent.evaluation.evaluate import capable
 from agent.inspection import imagination
 
 
 @dataclass(frozen=True)
 class ImagineArguments:
-    """Draw what the world model of a run predicts open loop, and plans for unseen tasks."""
+    """Draw what the world model of a run predicts open loop, and plans, in episodes that training never saw."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
     episodes: int = 4
     """Episodes in the pictures."""
     horizon: int = 16
-    """Predicted steps, in action blocks."""
+    """Predicted steps, in action blocks; fewer where episodes are shorter."""
     seed: int = 0
     """Seed of the episodes and tasks in the pictures."""
     env: str | None = None
@@ -45,10 +44,10 @@ def parse(arguments: list[str], program: str) -> ImagineArguments:
 def run(args: ImagineArguments, command_line: list[str]) -> int:
     """run_agent.py imagine RUN."""
     common.check_seed(args.seed)
-    config, opened = open_run(args.run, args.out)
-    environment = open_environment(config, args.env)
-    capable(environment)
-    agent = load_agent(opened, args.device, 1)
+    trained_for, opened = open_run(args.run, args.out)
+    environment = open_environment(trained_for, args.env)
+    config = without_files(trained_for, environment)
+    agent = load_agent(opened, args.device, 1, config, config != trained_for)
     result = imagination.imagine(agent, config, environment, opened, args.episodes, args.horizon, args.seed)
     for name in result["files"]:
         tell(f"  {opened.out / name}")

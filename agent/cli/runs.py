@@ -74,6 +74,22 @@ def retasked(config: Config, task: str, goal: tuple[str, ...], named: str | None
     return config
 
 
+def without_files(config: Config, environment: Environment) -> Config:
+    """A run's configuration without tasks in files that nobody has imported: looking inside needs no task.
+
+    What is planned is then planned for the drives that are left, if any.
+    """
+    unknown = [drive for drive in config.cost.drives if ":" in drive and drive not in DRIVES]
+    if not unknown:
+        return config
+    left = tuple(drive for drive in config.cost.drives if drive not in unknown)
+    warn(
+        f"the task {', '.join(unknown)} is a function in a file, which is not run because config.json names it: "
+        + (f"plans are for {', '.join(left)} alone" if left else "there are no plans")
+    )
+    return with_drives(config, left, environment)
+
+
 def open_environment(config: Config, named: str | None = None) -> Environment:
     """The environment that a run was trained in.
 

@@ -118,9 +118,15 @@ ERRORS = {
 }
 
 
+EVERY_ERROR = {**ERRORS, "sensor_error": ("Error of the sensors' predicted readings", "RMS, in units of each scale")}
+"""ERRORS are those of an environment with a map; the last one is that of others."""
+
+
 def curves(numbers: Mapping[str, Any]) -> Figure:
-    """Latent prediction error and position error against horizon, side by side (imagination.errors has the numbers)."""
-    figure = Figure(figsize=(12, 4.6), dpi=110, layout="constrained")
+    """Latent prediction error and that of positions or sensors against horizon, side by side, where they were measured
+    (imagination.errors and rollouts.errors have the numbers)."""
+    found = [name for name in EVERY_ERROR if name in numbers]
+    figure = Figure(figsize=(12 if len(found) > 1 else 8.4, 4.6), dpi=110, layout="constrained")
     ratios = (
         f"{numbers['ratio_persistence']:.2f} x persistence, {numbers['ratio_shuffled']:.2f} x another episode's actions"
     )
@@ -129,16 +135,16 @@ def curves(numbers: Mapping[str, Any]) -> Figure:
         f"latent after {numbers['horizon']} steps: {ratios}",
         fontsize=13,
     )
-    for axes, name in zip(figure.subplots(1, 2), ERRORS, strict=True):
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(found))), found, strict=True):
         _errors(axes, numbers, name)
-        axes.set_title(ERRORS[name][0])
-    handles, labels = figure.axes[1].get_legend_handles_labels()
+        axes.set_title(EVERY_ERROR[name][0])
+    handles, labels = figure.axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=10)
     return figure
 
 
 def error_curve(numbers: Mapping[str, Any], name: str) -> Figure:
-    """One of the two alone; name: a key of ERRORS."""
+    """One of them alone; name: a key of EVERY_ERROR."""
     figure = Figure(figsize=SMALL, layout="constrained")
     axes = figure.subplots()
     _errors(axes, numbers, name)
@@ -156,9 +162,104 @@ def _errors(axes: Axes, numbers: Mapping[str, Any], name: str) -> None:
         axes.fill_between(steps, low, high, color=tone(colour), alpha=0.15, linewidth=0)
     if name == "position_error" and numbers.get("success_radius") is not None:
         axes.axhline(numbers["success_radius"], color="black", linewidth=1, alpha=0.6, label="success radius")
-    axes.set(xlabel="horizon, imagined steps (action blocks)", ylabel=ERRORS[name][1])
+    axes.set(xlabel="horizon, imagined steps (action blocks)", ylabel=EVERY_ERROR[name][1])
     axes.set_ylim(bottom=0)
     _style(axes)
+
+
+# Sensors of an environment without a map
+
+
+FAN = ("red", "orange", "purple", "teal", "olive")
+"""Colours of imagined futures, in turn: those that overlap differ."""
+
+
+def sensor_fan(numbers: Mapping[str, Any]) -> Figure:
+    """Sensors of one episode, with imagined futures that fan out of the real line (rollouts.fan has the numbers).
+
+    numbers: {"names": [S], "real": [T][S], "futures": [{"from": t, "values": [1 + H][S]}, ...]}, in the environment's
+    units; the first value of a future is that of the moment from which it is imagined.
+    """
+    names, real = numbers["names"], np.array(numbers["real"], np.float64)
+    across = min(3, len(names)) if len(names) != 4 else 2
+    down = -(-len(names) // across)
+    figure = Figure(figsize=(4.2 * across if across > 1 else 7.5, 2.5 * down + 1.3), dpi=110, layout="constrained")
+    title = "Readings of a held-out episode, and what is imagined open loop from every dot on"
+    figure.suptitle(title if across > 1 else title.replace(", and", ",\nand"), fontsize=12)
+    grid = np.atleast_1d(figure.subplots(down, across, sharex=True, squeeze=False)).ravel()
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    for s, (axes, name) in enumerate(zip(grid, names, strict=False)):
+        for n, future in enumerate(numbers["futures"]):
+            values, colour = np.array(future["values"], np.float64)[:, s], tone(FAN[n % len(FAN)])
+            x = future["from"] + np.arange(len(values))
+            axes.plot(x, values, color=colour, linewidth=1.3, alpha=0.85, zorder=2)
+            axes.plot(x[0], values[0], "o", color=colour, markersize=4, zorder=4)
+        axes.plot(np.arange(len(real)), real[:, s], color="black", linewidth=2, zorder=3)
+        axes.set_title(plain(name), fontsize=11)
+        axes.set_ylim(*_around(real[:, s]))
+        _style(axes)
+        if s >= len(names) - across:
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("action blocks")
+    handles = [
+        Line2D([], [], color="black", linewidth=2, label="real"),
+        Line2D([], [], color=tone(FAN[0]), linewidth=1.3, marker="o", markersize=4, label="imagined, a colour each"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10)
+    return figure
+
+
+def sensor_plans(numbers: Sequence[Mapping[str, Any]], names: Sequence[str], title: str) -> Figure:
+    """Plans as the readings that they imagine: a column is a plan, a row a sensor.
+
+    Args:
+        numbers: of each plan {"energy", "first_proposal", "chosen": [1 + H][S], "executed": [1 + H or fewer][S],
+            "candidates": [R][1 + H][S], "goal": {name: value}} (episode_plans.as_numbers).
+        names: (S,) of the sensors.
+        title: of the whole.
+    """
+    figure = Figure(figsize=(3.3 * len(numbers), 1.9 * len(names) + 1.9), dpi=110, layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    grid = figure.subplots(len(names), len(numbers), sharex=True, sharey="row", squeeze=False)
+    goals = any(plan["goal"] for plan in numbers)
+    for s, name in enumerate(names):
+        shown: list[NDArray] = []
+        for n, plan in enumerate(numbers):
+            axes = grid[s, n]
+            for path in plan["candidates"]:
+                axes.plot(np.array(path, np.float64)[:, s], color=tone("grey"), linewidth=0.8, alpha=0.45, zorder=1)
+            chosen, executed = (np.array(plan[k], np.float64)[:, s] for k in ("chosen", "executed"))
+            axes.plot(chosen, color=tone("blue"), linewidth=2.2, zorder=3)
+            axes.plot(executed, color="black", linewidth=1.8, marker=".", markersize=5, zorder=4)
+            shown += [chosen, executed]
+            if name in plan["goal"]:
+                axes.axhline(plan["goal"][name], color=tone("green"), linestyle="--", linewidth=1.6, zorder=2)
+                shown.append(np.array([plan["goal"][name]]))
+            if not s:
+                energies = f"energy {_number(plan['energy'])}\nfirst proposal {_number(plan['first_proposal'])}"
+                axes.set_title(energies, fontsize=10)
+            _style(axes)
+        grid[s, 0].set_ylabel(plain(name, 24), fontsize=10)
+        grid[s, 0].set_ylim(*_around(np.concatenate(shown)))
+    for axes in grid[-1]:
+        axes.set_xlabel("action blocks")
+    handles = [
+        Line2D([], [], color=tone("blue"), linewidth=2.2, label="chosen plan, imagined"),
+        Line2D([], [], color="black", linewidth=1.8, marker=".", label="chosen plan, executed"),
+        Line2D([], [], color=tone("grey"), linewidth=0.8, label="some candidates, imagined"),
+        *([Line2D([], [], color=tone("green"), linestyle="--", label="goal")] if goals else []),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+    return figure
+
+
+def _around(values: NDArray) -> tuple[float, float]:
+    """Limits of an axis with some room around what counts: a future that flies off does not press it flat."""
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    margin = max(0.35 * (high - low), 1e-3 * max(abs(low), abs(high)), 1e-6)
+    return low - margin, high + margin
 
 
 def latent_map(numbers: Mapping[str, Any], size: tuple[float, float] = (8.4, 6)) -> Figure:
@@ -273,6 +374,18 @@ def plain(text: Any, length: int = 40) -> str:
     shown = shown if len(shown) <= length else f"{shown[: length - 2]}.."
     # A name that begins with _ would not be in the legend.
     return (f" {shown}" if shown.startswith("_") else shown).replace("$", r"\$")
+
+
+def columns_at(figure: Figure, x: float) -> list[tuple[int, int, int]]:
+    """Where x is in a figure that was drawn (rendering.picture): (column, top, bottom) in pixels for each chart."""
+    height = figure.bbox.height
+    out: list[tuple[int, int, int]] = []
+    for axes in figure.axes:
+        if axes.axison:
+            box = axes.get_window_extent()
+            column = axes.transData.transform((x, 0))[0]
+            out.append((round(float(column)), round(height - box.y1), round(height - box.y0)))
+    return out
 
 
 def _number(value: float, _: Any = None) -> str:

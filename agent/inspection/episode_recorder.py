@@ -30,7 +30,7 @@ from agent.interaction.driver import Listener, Transition
 from agent.interaction.environment import Environment
 from agent.spec import named
 from agent.storage.recording import RELEVANT, VERSION
-from envs.body import draft
+from envs.opengl import draft
 from modules.cost import REWARD
 from modules.types import Decision, State
 
@@ -57,7 +57,7 @@ def sight_of(environment: Environment) -> Sight:
     one = environment.one
     if one is None:
         return Sight(environment)
-    return Sight(replace(environment, one=lambda **options: draft(one(**options), SIDE)))
+    return Sight(replace(environment, one=lambda **options: draft(one(**options), 2 * SIDE)))
 
 
 class EpisodeRecorder:

@@ -3,6 +3,7 @@
 Everything comes from episodes and tasks that training never saw. The agent perceives SEEN observations; from then on
 the world model predicts open loop, under the actions that were executed. Two baselines give the error a meaning:
 persistence (the last state does not change) and shuffled (the same model under the actions of another episode).
+`pictures` is the door for every environment; here are those with a map, `without_map.py` shows all others.
 
 Shapes: M episodes, N of them shown, T = SEEN + H moments, H imagined steps (one action block each), D latent,
 I proprio; pictures are (rows, columns, 3) uint8.
@@ -27,8 +28,10 @@ from agent.drawing.media import encode_gif, encode_png
 from agent.drawing.rendering import picture
 from agent.errors import UserError
 from agent.inspection.latent_map import project
+from agent.inspection.pictures import RATIO_AT, Pictures, averaged, guesses, predicted, ratios
 from agent.inspection.plans import plans
-from agent.inspection.probes import encode_some, features, position_probe, read
+from agent.inspection.probes import features, position_probe, read
+from agent.inspection.without_map import Show
 from agent.interaction.environment import Environment
 from agent.interaction.explore import explore_simulator
 from agent.interaction.replay import Replay
@@ -40,8 +43,8 @@ from modules.types import State
 EPISODES = 128  # behind the curves, more than are shown
 PROBE_EPISODES = 256  # others again, to fit the probe that reads positions out of states
 MAX_HORIZON, MAX_SHOWN = 128, 16
-RATIO_AT = 16  # imagined steps after which the error is compared with its baselines
 FPS = 4.0
+ALL_FILES = {"rollout.gif", "rollout.png", "plans.png", "latent_error.png", "latent_map.png", "sensors.png"}
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,6 @@ class Rollout:
     """(D + I + 1, 2) linear, from states to positions."""
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Everything there is to look at, and the numbers behind it."""
-
-    film: list[Picture]
-    """One frame per moment."""
-    strip: Picture
-    plans: Picture
-    latent_error: Picture
-    latent_map: Picture
-    numbers: dict[str, Any]
-
-
 def imagine(
     agent: Agent,
     config: Config,
@@ -87,30 +77,45 @@ def imagine(
         UserError: more imagined steps or episodes than can be shown, or less than one.
     """
     shown = pictures(agent, config, environment, episodes, horizon, seed)
-    files = {
-        "imagination/rollout.gif": encode_gif(shown.film, FPS),
-        "imagination/rollout.png": encode_png(shown.strip),
-        "imagination/plans.png": encode_png(shown.plans),
-        "imagination/latent_error.png": encode_png(shown.latent_error),
-        "imagination/latent_map.png": encode_png(shown.latent_map),
-        "imagination/numbers.json": to_json(shown.numbers, indent=None),
-    }
+    files: dict[str, bytes] = {}
+    if shown.film is not None:
+        files["rollout.gif"] = encode_gif(shown.film, FPS)
+    if shown.strip is not None:
+        files["rollout.png"] = encode_png(shown.strip)
+    files |= {f"{name}.png": encode_png(still) for name, still in shown.stills().items()}
+    files["numbers.json"] = to_json(shown.numbers, indent=None)
     for name, content in files.items():
-        run.write_bytes(name, content)
-    return {"files": list(files), **shown.numbers}
+        run.write_bytes(f"imagination/{name}", content)
+    for name in ALL_FILES - files.keys():  # a picture of an earlier call would be taken for one of this
+        (run.out / "imagination" / name).unlink(missing_ok=True)
+    return {"files": [f"imagination/{name}" for name in files], **shown.numbers}
 
 
-def to_tensorboard(agent: Agent, config: Config, environment: Environment, run: Run, step: int, decoded: bool) -> None:
+def to_tensorboard(
+    agent: Agent,
+    config: Config,
+    environment: Environment,
+    run: Run,
+    step: int,
+    decoded: bool,
+    show: Show | None = None,
+) -> None:
     """Show the same pictures in TensorBoard. Leaves every random number of a training as it was.
 
-    decoded: whether the decoder has learned; without it there is no film of a world of pixels yet.
+    Args:
+        agent: as far as it has learned.
+        config: of the run.
+        environment: of the run.
+        run: where they go.
+        step: of the training.
+        decoded: whether the decoder has learned; without it there is no film of a world of pixels yet.
+        show: what is shown of an environment without a map, kept from phase to phase.
     """
-    shown = pictures(agent, config, environment)
-    if decoded or not agent.spec.observation.pixel_shape:
+    shown = pictures(agent, config, environment) if show is None else show.pictures(agent, decoded)
+    if shown.film is not None and (decoded or not agent.spec.observation.pixel_shape):
         run.gif("imagination/openloop", shown.film, step, FPS)
-    run.image("imagination/plans", shown.plans, step)
-    run.image("imagination/latent_error", shown.latent_error, step)
-    run.image("imagination/latent_map", shown.latent_map, step)
+    for name, still in shown.stills().items():
+        run.image(f"imagination/{name}", still, step)
 
 
 @torch.no_grad()
@@ -120,15 +125,17 @@ def pictures(
     """All pictures of `episodes` held-out episodes and TASKS tasks, imagined for `horizon` steps.
 
     Raises:
-        UserError: more than can be shown, or an environment without tasks or map.
+        UserError: more than can be shown, or a Simulator without tasks or map.
     """
     for name, value, limit in (("horizon", horizon, MAX_HORIZON), ("episodes", episodes, MAX_SHOWN)):
         if not 1 <= value <= limit:
             raise UserError(f"--{name} {value} cannot be shown: give --{name} from 1 to {limit}")
-    if environment.truth is None or environment.view is None or environment.goals is None:
+    if environment.truth is None:
+        return Show(config, environment, episodes, horizon, seed).pictures(agent, bool(config.learn.decoder_steps))
+    if environment.view is None or environment.goals is None:
         raise UserError(
-            f"{environment.name} offers no tasks and no map: write it as a Simulator (see docs/worlds.md) to see what "
-            "is imagined. What was trained can be used from Python: agent.build.load(run)"
+            f"{environment.name} is a Simulator without tasks or without a map: let it offer Goals and View (see "
+            "docs/worlds.md) to see what is imagined"
         )
     view = environment.view
     rollout = roll(agent, config, environment, horizon, seed)
@@ -164,14 +171,7 @@ def held_out(config: Config, environment: Environment, episodes: int, length: in
 def roll(agent: Agent, config: Config, environment: Environment, horizon: int, seed: int) -> Rollout:
     """Held-out episodes, and what the world model predicts of them open loop."""
     data = held_out(config, environment, EPISODES, SEEN - 1 + horizon, (seed, 2))
-    moments = data.length + 1
-    index = torch.arange(EPISODES).repeat_interleave(moments), torch.arange(moments).repeat(EPISODES)
-    state = encode_some(agent.perception, data, *index).map(lambda x: x.unflatten(0, (EPISODES, moments)))
-    actions = data.actions[:, SEEN - 1 :].to(agent.device)
-    model, last = agent.world_model, state[:, SEEN - 1]
-    probe = probe_of(agent, config, environment, seed)
-    shuffled = model.rollout(last, actions.flip(0)).states
-    return Rollout(data, state, model.rollout(last, actions).states, shuffled, probe)
+    return Rollout(data, *predicted(agent, data), probe_of(agent, config, environment, seed))
 
 
 def probe_of(agent: Agent, config: Config, environment: Environment, seed: int) -> Tensor:
@@ -187,28 +187,17 @@ def errors(rollout: Rollout) -> dict[str, Any]:
     """
     data, state = rollout.data, rollout.state
     assert data.positions is not None
-    last = state[:, SEEN - 1 : SEEN]
     truth, horizon = state[:, SEEN:], rollout.imagined.latent.shape[1]
-    guesses = {
-        "learned": rollout.imagined,
-        "persistence": last.map(lambda x: x.expand_as(truth.latent if x is last.latent else truth.proprio)),
-        "shuffled": rollout.shuffled,
-    }
+    guessed = guesses(state, rollout.imagined, rollout.shuffled)
     positions = torch.from_numpy(data.positions[:, SEEN:]).float().to(truth.latent.device)
-    latent = {k: (s.latent - truth.latent).square().mean(-1) for k, s in guesses.items()}
-    position = {k: (read(rollout.probe, features(s)) - positions).norm(dim=-1) for k, s in guesses.items()}
+    latent = {k: (s.latent - truth.latent).square().mean(-1) for k, s in guessed.items()}
+    position = {k: (read(rollout.probe, features(s)) - positions).norm(dim=-1) for k, s in guessed.items()}
     position["probe"] = (read(rollout.probe, features(truth)) - positions).norm(dim=-1)
     at = min(RATIO_AT, horizon)
     out: dict[str, Any] = {"episodes": len(data.actions), "horizon": at, "horizons": list(range(1, horizon + 1))}
     for name, values in (("latent_mse", latent), ("position_error", position)):
-        out[name] = {k: v.mean(0).tolist() for k, v in values.items()}
-        sem = {k: v.std(0) / len(v) ** 0.5 for k, v in values.items()}
-        out[f"{name}_ci95"] = {k: (1.96 * v).tolist() for k, v in sem.items()}
-    for baseline in ("persistence", "shuffled"):
-        out[f"ratio_{baseline}"] = out["latent_mse"]["learned"][at - 1] / max(
-            out["latent_mse"][baseline][at - 1], 1e-12
-        )
-    return out
+        out |= averaged(name, values)
+    return {**out, **ratios(out["latent_mse"], at)}
 
 
 # Frames

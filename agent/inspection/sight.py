@@ -19,7 +19,8 @@ from agent.drawing.colours import Picture
 from agent.drawing.frames import SIDE, to_rgb
 from agent.errors import UserError
 from agent.interaction.environment import Environment, find_senses
-from envs.body import Body, body_of, close, frame
+from envs.body import Body, body_of, frame
+from envs.opengl import close
 from envs.senses import ENDED
 from modules.types import State
 
@@ -40,7 +41,7 @@ class Sight:
         self._part = slice(None)
         if environment.one is not None:
             with contextlib.suppress(UserError, ValueError):
-                self.env = environment.one(render_mode="rgb_array")
+                self.env = _quick(environment.one(render_mode="rgb_array"))
             if self.env is not None and seen.pixel_shape is None:
                 self.body = self._body(environment)
 
@@ -103,12 +104,13 @@ class Sight:
 
     def _body(self, environment: Environment) -> Body | None:
         assert environment.one is not None
-        env = environment.one(render_mode="rgb_array")
+        env = _quick(environment.one(render_mode="rgb_array"))
         senses = find_senses(env)
         key = "observation" if senses.is_goal_env else ""
         body = None
         with contextlib.suppress(Exception):  # a body that cannot be posed is shown as curves
             env.reset(seed=0)
+            frame(env)  # a camera that does not track looks for good at what it sees first: as in a real episode
             body = body_of(senses.env, key)
             if body is not None:
                 begins = next((p for p in senses.numbers if not key or p.path[0] == key), None)
@@ -123,6 +125,14 @@ class Sight:
 
     def _of_body(self, readings: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(readings)[self._part]
+
+
+def _quick(env: gym.Env) -> gym.Env:
+    """MuJoCo draws five times faster with smaller shadows and without smoothing; the pictures are reduced anyway."""
+    quality = getattr(getattr(getattr(env.unwrapped, "model", None), "vis", None), "quality", None)
+    if quality is not None:
+        quality.shadowsize, quality.offsamples = min(quality.shadowsize, 1024), 0
+    return env
 
 
 def small(picture: Picture) -> Picture:

@@ -157,7 +157,7 @@ def _errors(numbers: Mapping[str, Any]) -> str:
         f"another episode's actions ({numbers['episodes']} held-out episodes; bands: 95 %)."
     )
     parts = [f'<p class="whole">{escape(text)}</p>']
-    for key, (title, _) in getattr(figures, "EVERY_ERROR", figures.ERRORS).items():
+    for key, (title, _) in figures.EVERY_ERROR.items():
         if key not in numbers:  # positions have only those with a map, sensors only the others
             continue
         drawn = chart(figures.error_curve(numbers, key), key.replace("_", ""), f"{title} against horizon")
