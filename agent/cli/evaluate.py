@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,11 +15,12 @@ from agent.cli import common, limits
 from agent.cli.runs import load_agent, open_environment, open_run, open_variant, retasked
 from agent.cli.tasks_file import chosen_tasks
 from agent.config import Config
-from agent.console import Progress, table, tell
+from agent.console import Progress, table, tell, warn
 from agent.errors import UserError
 from agent.evaluation import episodes, tasks
 from agent.evaluation import evaluate as evaluation
 from agent.inspection import imagination
+from agent.inspection.episode_recorder import EpisodeRecorder, sight_of
 from agent.inspection.recorder import Recorder
 from agent.interaction.environment import Environment
 from agent.storage.files import to_json
@@ -71,7 +73,7 @@ class EvaluateArguments:
     seed: int = 0
     """Seed of the environment's noise and of the search."""
     record: int = 6
-    """Record the decisions of this many episodes for the report, from the first task on; 0 removes the recording."""
+    """Record the decisions of this many episodes for the report, from the first on; 0 removes the recording."""
     env: str | None = None
     """MODULE:ID of the run's environment, where importing the module registers it. Importing runs its code."""
     env_options: tuple[str, ...] | None = None
@@ -103,7 +105,7 @@ def run(args: EvaluateArguments, command_line: list[str]) -> int:
         environment = open_variant(config, environment, args.env_options)
     changes = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
     evaluate = _tasks_of_a_simulator if environment.truth is not None else _episodes
-    result, recorder, name = evaluate(args, config, trained_for, opened, environment, changes)
+    result, recording, name = evaluate(args, config, trained_for, opened, environment, changes)
     summary = opened.summary() or {}
     result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
     result |= {
@@ -113,7 +115,7 @@ def run(args: EvaluateArguments, command_line: list[str]) -> int:
         "train_seed": config.seed,
         "env_options": list(args.env_options or config.env_options),
     }
-    _write(opened, result, recorder, name)
+    _write(opened, result, recording, name)
     common.finish(result, args.json)
     return 0
 
@@ -125,7 +127,7 @@ def _tasks_of_a_simulator(
     opened: Run,
     environment: Environment,
     changes: dict[str, Any],
-) -> tuple[dict[str, Any], Recorder | None, str]:
+) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
     """Tasks of this project's own form: from states to goals that are states."""
     simulator, goals = evaluation.capable(environment)
     wanted = chosen_tasks(str(args.episodes or args.tasks), simulator)
@@ -149,7 +151,8 @@ def _tasks_of_a_simulator(
             recorder and recorder.attach,
         )
     _print(args, result, config)
-    return result, recorder, _name(args, result)
+    recording = None if recorder is None else recorder.recording(result["task_steps"])
+    return result, recording, _name(args, result)
 
 
 def _episodes(
@@ -159,7 +162,7 @@ def _episodes(
     opened: Run,
     environment: Environment,
     changes: dict[str, Any],
-) -> tuple[dict[str, Any], Recorder | None, str]:
+) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
     """Whole episodes of any other environment."""
     if args.dynamics != "learned" or args.cost != "latent":
         raise UserError(
@@ -171,12 +174,27 @@ def _episodes(
     agent = load_agent(opened, args.device, args.threads, config, config != trained_for)
     _check_policy(args, config, agent)
     limit = args.budget or config.max_steps
-    with Progress() as progress:
+    kept, recording = min(args.record, count), None
+    with Progress() as progress, sight_of(environment) if kept else nullcontext() as sight:
+        recorder = None
+        if sight is not None:
+            seeds = episodes.seed_list(count)[0]
+            recorder = EpisodeRecorder(environment, sight, kept, seeds, bool(config.learn.decoder_steps))
         result, _ = episodes.evaluate_episodes(
-            agent, environment, count, limit, changes, args.seed, args.planner_seeds, progress
+            agent,
+            environment,
+            count,
+            limit,
+            changes,
+            args.seed,
+            args.planner_seeds,
+            progress,
+            recorder and recorder.attach,
         )
+        if recorder is not None:
+            recording = _drawn(recorder, progress)
     _print_episodes(args, result, config)
-    return result, None, _name(args, result)
+    return result, recording, _name(args, result)
 
 
 # What is refused before the work
@@ -234,6 +252,15 @@ def _recorder(
     return Recorder(environment, Tasks(kept.start[: args.record], kept.goal[: args.record]), probe)
 
 
+def _drawn(recorder: EpisodeRecorder, progress: Progress) -> dict[str, Any] | None:
+    """What was recorded. The evaluation is worth more than its pictures, which somebody else's code renders."""
+    try:
+        return recorder.recording(progress)
+    except Exception as error:
+        warn(f"there is no recording, because drawing failed: {type(error).__name__}: {error}")
+        return None
+
+
 def _name(args: EvaluateArguments, result: dict[str, Any]) -> str:
     """What the files of this way of evaluating are called."""
     parts = [f"mode{result['mode']}", result["planner"], result["dynamics"]]
@@ -245,10 +272,10 @@ def _name(args: EvaluateArguments, result: dict[str, Any]) -> str:
     return "-".join(parts)
 
 
-def _write(output: Run, result: dict[str, Any], recorder: Recorder | None, name: str) -> None:
+def _write(output: Run, result: dict[str, Any], recording: dict[str, Any] | None, name: str) -> None:
     output.write_json(f"evaluation-{name}.json", result)
-    if recorder is not None:
-        output.write_bytes(f"recording-{name}.json", to_json(recorder.recording(result["task_steps"]), indent=None))
+    if recording is not None:
+        output.write_bytes(f"recording-{name}.json", to_json(recording, indent=None))
     else:  # a recording of an earlier evaluation would be taken for one of this
         (output.out / f"recording-{name}.json").unlink(missing_ok=True)
 

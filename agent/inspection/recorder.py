@@ -3,12 +3,14 @@
 A recording is plain JSON (see `Recorder.recording`); pictures in it are PNG sheets in base64, one frame beside the
 other. Positions are in pixels of the map, columns first; where a state is imagined, a linear probe reads its position.
 
-Shapes: E episodes, H imagined steps, K primitive actions a step, A action, P plans kept of a decision.
+Shapes: E episodes, R of them that plan now, H imagined steps, K primitive actions a step, A action, P plans kept of a
+decision.
 """
 
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,13 +27,12 @@ from agent.inspection.probes import features, read
 from agent.interaction.driver import Listener, Transition
 from agent.interaction.environment import Environment
 from agent.planning import imagine
-from agent.storage.recording import VERSION
+from agent.storage.recording import SHEET, VERSION
 from envs.api import Array, Tasks, View
 from envs.gym_env import as_observation
-from modules.types import Decision, State
+from modules.types import Decision, Imagined, State, TrajectoryCost
 
 ALTERNATIVES, RECALLED = 8, 3
-SHEET = 16  # frames in a row of a sheet of an episode
 
 
 class Recorder:
@@ -47,7 +48,7 @@ class Recorder:
 
     def attach(self, agent: Agent) -> Listener:
         """The listener that records what this agent decides."""
-        self.agent, self.past = agent, _past(agent)
+        self.agent, self.past = agent, past_of(agent)
         self.episodes = [self._episode(e) for e in range(len(self.tasks))]
         return self.add
 
@@ -57,16 +58,17 @@ class Recorder:
         decision, count = step.decision, len(self.tasks)
         assert isinstance(decision, Decision)
         states = step.moment.info["state"][:count]
-        kept = _plans(self.agent, self.view, decision, self.probe, count)
-        recalled = _recalled(self.past, self.view, decision.state[:count], self.probe)
+        plans = _plans(self.agent, self.view, decision, self.probe, count)
+        memories = _recalled(self.past, self.view, decision.state[:count], self.probe)
         where = self.view.to_map(self.view.positions(states))
         begun = bool(self.episodes[0]["moments"])
         for e in np.flatnonzero(~self.solved):
             episode = self.episodes[e]
-            if kept is not None:
-                episode["plans"].append({"moment": len(episode["moments"]), **kept[e]})
+            if plans is not None:
+                episode["plans"].append({"moment": len(episode["moments"]), **plans[e]})
             plan = len(episode["plans"]) - 1
-            episode["moments"].append(_moment(decision, int(e), where[e], plan, recalled[e]))
+            placed = {"at": numbers(where[e]), "recalled": memories[e]}
+            episode["moments"].append({**moment(decision, int(e), plan), **placed})
             if self.agent.spec.observation.pixel_shape:
                 self.frames[e].append(_frame(step.moment.observation, int(e)))
         if begun:
@@ -83,7 +85,7 @@ class Recorder:
         for e, episode in enumerate(self.episodes):
             episode["steps"] = int(steps[e])
             if self.frames[e]:
-                episode["frames"] = _png(sheet(self.frames[e]))
+                episode["frames"] = png(sheet(self.frames[e]))
         return {"version": VERSION, "block": self.agent.world_model.action_block, "episodes": self.episodes}
 
     def _episode(self, e: int) -> dict[str, Any]:
@@ -93,12 +95,12 @@ class Recorder:
         shape = self.agent.spec.observation.pixel_shape
         picture = None
         if shape:
-            picture = _png(_frame(as_observation(simulator.observe(self.tasks.goal[e : e + 1])), 0))
+            picture = png(_frame(as_observation(simulator.observe(self.tasks.goal[e : e + 1])), 0))
         return {
             "task": e,
-            "goal": _numbers(goal),
+            "goal": numbers(goal),
             "reach": round(float(np.linalg.norm(rim - goal)), 2),
-            "map": _png(self.view.render_map(self.tasks.start[e])),
+            "map": png(self.view.render_map(self.tasks.start[e])),
             "frames": None,
             "frame_size": [shape[2], shape[1]] if shape else None,
             "goal_frame": picture,
@@ -107,37 +109,15 @@ class Recorder:
         }
 
 
-def _moment(decision: Decision, e: int, at: Array, plan: int, recalled: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "at": _numbers(at),
-        "mode": decision.mode,
-        "replanned": decision.replanned,
-        "plan": plan if decision.mode == 2 else None,
-        "milliseconds": round(decision.milliseconds, 2),
-        "surprise": _finite(decision.surprise, e),
-        "drives": {k: _short(v[e, 0]) for k, v in decision.cost.drives.items()},
-        "critic": _short(decision.cost.critic[e, 0]),
-        "recalled": recalled,
-    }
-
-
-def _past(agent: Agent) -> State | None:
-    """What memory holds of before, as a copy: acting overwrites the oldest."""
-    if not agent.memory.size:
-        return None
-    held = agent.memory.records()
-    return held.state[~held.imagined].map(Tensor.clone)
-
-
 def _recalled(past: State | None, view: View, state: State, probe: Tensor) -> list[dict[str, Any] | None]:
-    """The remembered states that are most like each state (E, ...): how unlike (root mean square), and where."""
-    if past is None:
+    """The remembered states that are most like each state (E, ...): how unlike, and where."""
+    found = recalled(past, state)
+    if past is None or found is None:
         return [None] * len(state.latent)
-    found = torch.cdist(state.latent, past.latent).topk(min(RECALLED, len(past.latent)), largest=False)
-    at = read(probe, features(past[found.indices])).double().cpu().numpy()
-    unlike = found.values / state.latent.shape[-1] ** 0.5
+    unlike, index = found
+    at = read(probe, features(past[index])).double().cpu().numpy()
     return [
-        {"unlike": [_short(x) for x in unlike[e]], "at": [_numbers(p) for p in view.to_map(at[e])]}
+        {"unlike": [short(x) for x in unlike[e]], "at": [numbers(p) for p in view.to_map(at[e])]}
         for e in range(len(at))
     ]
 
@@ -147,50 +127,120 @@ def _plans(agent: Agent, view: View, decision: Decision, probe: Tensor, count: i
 
     All E episodes are imagined, as an oracle knows only of all of them; the first `count` are kept.
     """
-    if (
-        not decision.replanned
-        or decision.plan is None
-        or decision.candidates is None
-        or decision.proposal_energy is None
-    ):
+    if not decision.replanned or decision.rows is None or decision.plan is None:
         return None
-    chosen, candidates = decision.plan, decision.candidates
-    assert decision.rows is not None and len(decision.rows) == len(chosen.energy), "all episodes plan at once"
-    picked = [spread(candidates.energy[e], float(chosen.energy[e]), ALTERNATIVES) for e in range(len(chosen.energy))]
-    most = max(len(p) for p in picked)
-    index = torch.stack([torch.cat([p, p.new_zeros(most - len(p))]) for p in picked])
-    rows = torch.arange(len(picked), device=index.device)[:, None]
-    actions = torch.cat([chosen.actions[:, None], candidates.actions[rows, index]], 1)  # E P H K A
-    imagined = imagine(agent.level.world_model, decision.state, actions)
-    cost = agent.level.cost.trajectory(imagined, decision.directive)
-    here = decision.state.map(lambda x: x[:, None, None].expand(-1, actions.shape[1], 1, -1))
+    assert len(decision.rows) == len(decision.plan.energy), "all episodes plan at once"
+    found = futures(agent, decision, list(range(len(decision.rows))), ALTERNATIVES)
+    imagined = found.imagined
+    here = decision.state.map(lambda x: x[:, None, None].expand(-1, found.most, 1, -1))
     at = read(probe, features(State.cat([here, imagined.states], 2))).double().cpu().numpy()
     painted = agent.decoder.picture(imagined.states[:count].map(lambda x: x.flatten(0, 2))).pixels
-    pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, (count, *actions.shape[1:3])).numpy())
+    shape = (count, *imagined.states.batch_shape[1:])
+    pictures = None if painted is None else to_rgb(painted.cpu().unflatten(0, shape).numpy())
     out = []
-    for e, some in enumerate(picked[:count]):
-        plans = range(1 + len(some))
-        out.append(
-            {
-                "planner": decision.directive.planner,
-                "samples": decision.directive.samples,
-                "iterations": decision.directive.iterations,
-                "proposal_energy": _short(decision.proposal_energy[e]),
-                "paths": [
-                    {
-                        "energy": _short(cost.energy[e, p]),
-                        "at": [_numbers(x) for x in view.to_map(at[e, p])],
-                        "drives": {k: [_short(x) for x in v[e, p]] for k, v in cost.drives.items()},
-                        "critic": [_short(x) for x in cost.critic[e, p]],
-                    }
-                    for p in plans
-                ],
-                "frames": None
-                if pictures is None
-                else _png(np.concatenate([np.hstack(pictures[e, p]) for p in plans])),
-            }
-        )
+    for e, paths in enumerate(found.counts[:count]):
+        kept = found.plan(decision, e)
+        for p, path in enumerate(kept["paths"]):
+            path["at"] = [numbers(x) for x in view.to_map(at[e, p])]
+        shown = None if pictures is None else png(np.concatenate([np.hstack(pictures[e, p]) for p in range(paths)]))
+        out.append({**kept, "frames": shown})
     return out
+
+
+# What recorders of all environments keep
+
+
+@dataclass(frozen=True)
+class Futures:
+    """Of R episodes that plan now: the chosen plan and candidates that lost, P paths, imagined and judged."""
+
+    rows: list[int]
+    """(R,) which of the episodes that planned they are."""
+    imagined: Imagined
+    """(R, P, H, ...) the chosen plan first, then candidates of the search's last round from low to high energy."""
+    cost: TrajectoryCost
+    """(R, P, H) by term, (R, P) in all."""
+    counts: list[int]
+    """(R,) how many of the P paths each has; what follows repeats one of them."""
+
+    @property
+    def most(self) -> int:
+        """P."""
+        return self.cost.energy.shape[1]
+
+    def plan(self, decision: Decision, r: int) -> dict[str, Any]:
+        """Row r as plain data, without what only some environments have."""
+        assert decision.proposal_energy is not None
+        return {
+            "planner": decision.directive.planner,
+            "samples": decision.directive.samples,
+            "iterations": decision.directive.iterations,
+            "proposal_energy": short(decision.proposal_energy[self.rows[r]]),
+            "paths": [
+                {
+                    "energy": short(self.cost.energy[r, p]),
+                    "drives": {k: [short(x) for x in v[r, p]] for k, v in self.cost.drives.items()},
+                    "critic": [short(x) for x in self.cost.critic[r, p]],
+                }
+                for p in range(self.counts[r])
+            ],
+        }
+
+
+def futures(agent: Agent, decision: Decision, rows: list[int], alternatives: int) -> Futures:
+    """What some of the episodes that plan now chose, and at most so many alternatives that lost.
+
+    Args:
+        agent: that decided.
+        decision: with a plan.
+        rows: (R,) which of `decision.rows`.
+        alternatives: candidates of each, evenly over the ranks of their energies.
+    """
+    assert decision.rows is not None and decision.plan is not None and decision.candidates is not None
+    which = decision.rows[rows]
+    chosen, energy, state = decision.plan.actions[which], decision.plan.energy[which], decision.state[which]
+    goal = decision.directive.goal
+    directive = decision.directive.but(goal=None if goal is None else goal[which])
+    candidates, energies = decision.candidates.actions[rows], decision.candidates.energy[rows]
+    picked = [spread(energies[r], float(energy[r]), alternatives) for r in range(len(rows))]
+    most = max(len(p) for p in picked)
+    index = torch.stack([torch.cat([p, p.new_zeros(most - len(p))]) for p in picked])
+    each = torch.arange(len(picked), device=index.device)[:, None]
+    actions = torch.cat([chosen[:, None], candidates[each, index]], 1)  # R P H K A
+    read = getattr(agent.level.world_model, "read", None)
+    context = None if read is None else read(agent.memory, state)
+    imagined = imagine(agent.level.world_model, state, actions, None, context)
+    cost = agent.level.cost.trajectory(imagined, directive)
+    return Futures(rows, imagined, cost, [1 + len(p) for p in picked])
+
+
+def past_of(agent: Agent) -> State | None:
+    """What memory holds of before, as a copy: acting overwrites the oldest."""
+    if not agent.memory.size:
+        return None
+    held = agent.memory.records()
+    return held.state[~held.imagined].map(Tensor.clone)
+
+
+def recalled(past: State | None, state: State) -> tuple[Tensor, Tensor] | None:
+    """The remembered states most like each state (E, ...): how unlike (root mean square), and which, (E, RECALLED)."""
+    if past is None:
+        return None
+    found = torch.cdist(state.latent, past.latent).topk(min(RECALLED, len(past.latent)), largest=False)
+    return found.values / state.latent.shape[-1] ** 0.5, found.indices
+
+
+def moment(decision: Decision, e: int, plan: int) -> dict[str, Any]:
+    """What is kept of one decision in episode e, in every environment. plan: that is under way in Mode-2."""
+    return {
+        "mode": decision.mode,
+        "replanned": decision.replanned,
+        "plan": plan if decision.mode == 2 else None,
+        "milliseconds": round(decision.milliseconds, 2),
+        "surprise": _finite(decision.surprise, e),
+        "drives": {k: short(v[e, 0]) for k, v in decision.cost.drives.items()},
+        "critic": short(decision.cost.critic[e, 0]),
+    }
 
 
 def sheet(frames: list[Picture]) -> Picture:
@@ -206,18 +256,21 @@ def _frame(percepts: Any, e: int) -> Picture:
     return to_rgb(np.asarray(pixels[e]))
 
 
-def _png(picture: Picture) -> str:
+def png(picture: Picture) -> str:
+    """A picture in base64."""
     return base64.b64encode(encode_png(picture)).decode()
 
 
-def _numbers(x: Array) -> list[float]:
+def numbers(x: Array) -> list[float]:
+    """A position, to hundredths of a pixel."""
     return [round(float(v), 2) for v in x]
 
 
 def _finite(surprise: Tensor | None, e: int) -> float | None:
     """The surprise of one episode, where a block of its actions ended."""
-    return None if surprise is None or not bool(surprise[e].isfinite()) else _short(surprise[e])
+    return None if surprise is None or not bool(surprise[e].isfinite()) else short(surprise[e])
 
 
-def _short(x: Tensor) -> float:
+def short(x: Tensor) -> float:
+    """A number with five digits."""
     return float(f"{float(x):.5g}")

@@ -20,6 +20,7 @@ from agent.drawing.frames import SIDE, to_rgb
 from agent.errors import UserError
 from agent.interaction.environment import Environment, find_senses
 from envs.body import Body, body_of, frame
+from envs.opengl import close
 from envs.senses import ENDED
 from modules.types import State
 
@@ -93,7 +94,7 @@ class Sight:
         for env in (self.env, self._posed_env):
             if env is not None:
                 with contextlib.suppress(Exception):  # a renderer that fails to close is nobody's loss
-                    env.close()
+                    close(env)
 
     def __enter__(self) -> Sight:
         return self
@@ -130,7 +131,7 @@ def _quick(env: gym.Env) -> gym.Env:
     """MuJoCo draws five times faster with smaller shadows and without smoothing; the pictures are reduced anyway."""
     quality = getattr(getattr(getattr(env.unwrapped, "model", None), "vis", None), "quality", None)
     if quality is not None:
-        quality.shadowsize, quality.offsamples = 1024, 0
+        quality.shadowsize, quality.offsamples = min(quality.shadowsize, 1024), 0
     return env
 
 

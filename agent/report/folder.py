@@ -11,13 +11,14 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from agent.report import episodes
 from agent.storage.recording import check
 
 RECORDINGS = 3
@@ -35,6 +36,10 @@ class Folder:
 
     path: Path
     missing: list[str] = field(default_factory=list)
+    flags: dict[str, str] = field(default_factory=dict)
+    """What a command about this run needs besides, by command (see `heed`)."""
+    unseen: bool = False
+    """Whether it is a run in a Simulator without a map, where nothing can be recorded or drawn."""
 
     def names(self, pattern: str) -> list[str]:
         """Names of files in it, in order."""
@@ -109,9 +114,23 @@ class Folder:
             self.missing.append(f"{what}: {bad} of {bad + len(out)} lines of {name} are damaged and left out.")
         return out
 
+    def heed(self, config: Mapping[str, Any]) -> None:
+        """Note what commands about a run of this configuration need, so that none is advised that would be refused."""
+        env, cost = config.get("env"), config.get("cost")
+        named = f" --env {shlex.quote(env)}" if isinstance(env, str) and ":" in env else ""
+        drives = cost.get("drives", []) if isinstance(cost, Mapping) else []
+        files = [d for d in drives if isinstance(d, str) and ":" in d] if isinstance(drives, list) else []
+        self.flags = {"evaluate": named + "".join(f" --task {shlex.quote(d)}" for d in files), "imagine": named}
+        learn, acting = config.get("learn"), config.get("configurator")
+        if isinstance(learn, Mapping) and isinstance(acting, Mapping):
+            if acting.get("mode") == 1 and learn.get("policy_steps") == 0:
+                self.flags["evaluate"] += " --mode 2"
+
     def command(self, name: str) -> str:
         """What a user can type to make what is missing here."""
-        return f"Run: python run_agent.py {name} {shlex.quote(str(self.path))}"
+        if not any((self.path / "checkpoints").glob("*.safetensors")):
+            return "It can be made as soon as training has left a checkpoint."
+        return f"Run: python run_agent.py {name} {shlex.quote(str(self.path))}{self.flags.get(name, '')}"
 
     def part(self, what: str, make: Callable[[], str]) -> str:
         """A part of the page; a remark in its place when the files do not hold what this version expects."""
@@ -142,6 +161,8 @@ def metrics(folder: Folder) -> list[dict[str, Any]]:
 
 def numbers(folder: Folder) -> dict[str, Any] | None:
     """The errors of imagination, where they were measured."""
+    if folder.unseen and not (folder.path / "imagination" / "numbers.json").exists():
+        return None
     value = folder.json("imagination/numbers.json", "Imagination", folder.command("imagine"))
     bad = Counter(key for key, leaf in _leaves(value or {}) if not _finite(leaf))
     folder.not_finite("Imagination", "imagination/numbers.json", bad)
@@ -178,10 +199,14 @@ def evaluations(folder: Folder) -> list[dict[str, Any]]:
             folder.missing.append(f"Evaluation: {name} is damaged or from another version ({reason}).")
             continue
         out.append({**value, "file": name})
+    folder.unseen = any(value.get("task_distance") == [] for value in out)  # distances are measured on the map
     return out
 
 
 def _check_evaluation(value: dict[str, Any]) -> None:
+    if episodes.is_of_episodes(value):
+        episodes.check(value)
+        return
     rates = [value[k] for k in ("success", "ci_low", "ci_high", "success_final")]
     counts = [value[k] for k in ("mode", "n_tasks", "samples", "iterations", "horizon", "replan_every")]
     for number in [*rates, *counts, value["plan_ms_median"], *value["reference"].values()]:
@@ -216,7 +241,7 @@ def recordings(folder: Folder, room: int) -> list[dict[str, Any]]:
 
 def _recorded(folder: Folder) -> list[str]:
     names = folder.names("recording-*.json")
-    if not names:
+    if not names and not folder.unseen:
         folder.missing.append(f"Episodes: there is no recording. {folder.command('evaluate')}")
     names = planning_first(names)
     for name in names[RECORDINGS:]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.drawing.colours import SERIES, TONES
 from agent.errors import UserError, nearest
-from agent.report import ablation, sections
+from agent.report import ablation, purpose, sections
 from agent.report.folder import Folder, evaluations, metrics, numbers, recordings
 from agent.storage.files import disk_errors, write_durable
 
@@ -69,13 +69,16 @@ def run_page(path: Path) -> tuple[str, list[str]]:
     folder = Folder(path)
     config = folder.json("config.json", "Configuration") or {}
     summary = folder.json("summary.json", "Training summary", "Training writes it at its end.")
+    folder.heed(config)
     log, evaluated, errors = metrics(folder), evaluations(folder), numbers(folder)
     recorded = recordings(folder, LARGEST - RESERVED)
     player = (STATIC / "player.html").read_text() if recorded else ""
     parts = [
+        folder.part("Purpose", lambda: purpose.notice(summary)),
         folder.part("Summary", lambda: sections.tiles(summary, evaluated)),
         player,
         folder.part("Evaluation", lambda: sections.evaluation(evaluated)),
+        folder.part("Purpose", lambda: purpose.section(summary, config)),
         folder.part("Imagination", lambda: sections.imagination(folder, errors)),
         folder.part("Training curves", lambda: sections.training(log)),
         folder.part("Reproduction", lambda: sections.reproduction(folder, config)),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.evaluation.statistics import wilson
+from agent.report import episodes
 from agent.report.elements import chart, percent, table
 from agent.report.folder import Folder
 from agent.report.text import CONTROLLERS
@@ -30,6 +31,10 @@ def tiles(summary: Mapping[str, Any] | None, evaluated: Sequence[Mapping[str, An
     """The numbers that a reader looks for first; the table below has those of every evaluation."""
     shown: list[tuple[str, str]] = []
     for e in evaluated[:1]:
+        if episodes.is_of_episodes(e):
+            shown.append(episodes.headline(e, _how(e)))
+            shown.append((f"{e['plan_ms_median']:.1f} ms", f"decision latency, one episode, one thread{_batch(e)}"))
+            continue
         interval = f"95 % CI {100 * e['ci_low']:.1f} - {percent(e['ci_high'])}"
         shown.append((percent(e["success"]), f"success rate, {interval}, {e['n_tasks']} tasks, {_how(e)}"))
         shown.append((f"{e['plan_ms_median']:.1f} ms", f"decision latency, one episode, one thread{_batch(e)}"))
@@ -57,6 +62,21 @@ def _batch(evaluation: Mapping[str, Any]) -> str:
 
 
 def evaluation(evaluated: Sequence[Mapping[str, Any]]) -> str:
+    """Evaluations on tasks, and those in whole episodes."""
+    whole = [e for e in evaluated if episodes.is_of_episodes(e)]
+    return _tasks([e for e in evaluated if e not in whole]) + episodes.section(
+        whole, {e["file"]: _how(e) + _variant(e) for e in whole}
+    )
+
+
+def _variant(evaluation: Mapping[str, Any]) -> str:
+    """What the file's name says beyond the way of acting: another task or another variant of the environment."""
+    usual = f"evaluation-mode{evaluation['mode']}-{evaluation['planner']}-{evaluation['dynamics']}"
+    more = evaluation["file"].removesuffix(".json").removeprefix(usual).strip("-")
+    return f", {more}" if more and more != evaluation["file"].removesuffix(".json") else ""
+
+
+def _tasks(evaluated: Sequence[Mapping[str, Any]]) -> str:
     """Success rates beside those of the reference controllers, and against the distance of the goal."""
     if not evaluated:
         return ""
@@ -77,6 +97,8 @@ def evaluation(evaluated: Sequence[Mapping[str, Any]]) -> str:
                 e["task_list_sha256"][:12],
             ]
         )
+        if e.get("task_distance") == []:  # there is no map to measure distances on
+            continue
         if "task_steps" in e and "task_distance" in e:
             chart = by_distance(e, f"distance{number}")
             plots.append(f"<figure><h3>Success rate against distance: {escape(how)}</h3>{chart}</figure>")
@@ -113,9 +135,11 @@ def imagination(folder: Folder, numbers: Mapping[str, Any] | None) -> str:
     parts = [] if numbers is None else [folder.part("Imagination", lambda: _errors(numbers))]
     if numbers is not None and "latent_map" in numbers:
         parts.append(folder.part("Latent map", lambda: _latent_map(numbers["latent_map"])))
-    remedy = folder.command("imagine")
-    for name, (title, alternative) in PICTURES.items():
-        address = folder.picture(f"imagination/{name}", title, remedy) if numbers is not None else None
+    remedy, mapped = folder.command("imagine"), "position_error" in (numbers or {})
+    for name, (title, alternative) in (PICTURES if mapped else PICTURES_WITHOUT_MAP).items():
+        # Without a map there are only pictures of what the environment has: frames, sensors, plans.
+        asked = numbers is not None and (mapped or (folder.path / "imagination" / name).exists())
+        address = folder.picture(f"imagination/{name}", title, remedy) if asked else None
         if address:
             image = f'<div class="scroll" tabindex="0"><img class="large" src="{address}" alt="{alternative}"></div>'
             parts.append(f'<figure class="whole"><h3>{title}</h3>{image}</figure>')
@@ -133,7 +157,9 @@ def _errors(numbers: Mapping[str, Any]) -> str:
         f"another episode's actions ({numbers['episodes']} held-out episodes; bands: 95 %)."
     )
     parts = [f'<p class="whole">{escape(text)}</p>']
-    for key, (title, _) in figures.ERRORS.items():
+    for key, (title, _) in figures.EVERY_ERROR.items():
+        if key not in numbers:  # positions have only those with a map, sensors only the others
+            continue
         drawn = chart(figures.error_curve(numbers, key), key.replace("_", ""), f"{title} against horizon")
         parts.append(f"<figure><h3>{title} against horizon</h3>{drawn}</figure>")
     return "".join(parts)
@@ -164,6 +190,21 @@ PICTURES = {
         "Maps of four tasks with start, goal, the imagined paths of the chosen plan and of rejected candidates",
     ),
 }
+PICTURES_WITHOUT_MAP = {
+    "rollout.png": (
+        "Observed and imagined frames",
+        "What happened, and what the world model imagines open loop from the same actions",
+    ),
+    "sensors.png": (
+        "Readings and imagined futures",
+        "Sensors of a held-out episode over time, and the futures that are imagined from several of its moments",
+    ),
+    "plans.png": (
+        "Plans in held-out episodes",
+        "What the chosen plan and other candidates imagine, beside what the chosen plan led to",
+    ),
+}
+"""The same in an environment without a map."""
 
 
 GAUGES = {

@@ -1,7 +1,11 @@
-"""The format of recorded episodes (recording-*.json), as the Recorder writes it and the report shows it.
+"""The format of recorded episodes (recording-*.json), as recorders write it and the report shows it.
 
-Positions are (column, row) in pixels of the map; pictures are PNG in base64, several frames beside each other. What an
-environment cannot give is None: one without a map has no positions, one without pixels has no frames.
+Pictures are PNG in base64, several frames beside each other. There are three kinds. `map`: tasks of an environment with
+a map; positions are (column, row) in its pixels. `frames`: whole episodes of another environment, in frames that the
+agent saw, or of the body in the pose of its readings. `curves`: the same without frames. The last two have readings of
+named sensors. What an environment cannot give is None.
+
+Shapes: H imagined steps, S sensors that are kept, R of them that are imagined.
 """
 
 from __future__ import annotations
@@ -11,12 +15,16 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import dacite
 from PIL import Image
 
 VERSION = 1
+RELEVANT = 6
+"""Most sensors of which imagined readings are kept."""
+SHEET = 16
+"""Frames in a row of an episode's sheet."""
 
 Position = tuple[float, float]
 
@@ -31,7 +39,9 @@ class Path:
     drives: dict[str, list[float]]
     """The intrinsic cost of each drive at each of the H steps."""
     critic: list[float]
-    """The critic's cost at each of the H steps."""
+    """The critic's cost at each of the H steps, with that of a predicted reward where one is used."""
+    readings: list[list[float | None]] | None = None
+    """(H, R) imagined readings in the environment's units; None where a number is not finite."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,11 @@ class Plan:
     paths: list[Path]
     """The chosen plan first, then candidates of the last iteration, ascending by energy."""
     frames: str | None
-    """What the decoder makes of the imagined states: a row for each path."""
+    """What imagined states look like: a row for each path, or for the first `framed`."""
+    framed: int | None = None
+    """How many of the paths have a row of frames; None: all."""
+    frame_steps: list[int] | None = None
+    """Which of the H steps, from 1, have a frame; None: all."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +89,20 @@ class Moment:
     drives: dict[str, float]
     critic: float
     recalled: Recalled | None
+    readings: list[float] | None = None
+    """(S,) in the environment's units."""
+    action: list[float] | None = None
+    """As the environment got it."""
+    reward: float | None = None
+    """That this action brought. The agent does not see it."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One task, until its goal is reached or its budget is spent."""
+    """One task, until its goal is reached or its budget is spent; or one whole episode."""
 
     task: int
-    """Index in the task list."""
+    """Index in the task list, or in the list of reset seeds."""
     steps: int
     """Primitive actions until the goal was reached; -1 where it was not."""
     goal: Position | None
@@ -97,6 +117,18 @@ class Episode:
     plans: list[Plan]
     goal_frame: str | None = None
     """What the agent would see at the goal."""
+    goal_readings: dict[str, float] | None = None
+    """The goal by sensor, as far as it is given in readings."""
+    seed: int | None = None
+    """Of the reset."""
+    success: bool | None = None
+    """Whether the goal was reached at some moment; None where nothing says what success is."""
+    episode_return: float | None = None
+    """Sum of the environment's rewards over the whole episode."""
+    length: int | None = None
+    """Primitive actions of the whole episode; only the first ones are kept of a long one."""
+    end: Literal["terminated", "truncated", "limit", "fault"] | None = None
+    """Why it ended. limit: the evaluation's own. fault: the environment failed, and the episode does not count."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +139,15 @@ class Recording:
     block: int
     """Primitive actions in an action block."""
     episodes: list[Episode]
+    kind: Literal["map", "frames", "curves"] = "map"
+    posed: bool = False
+    """Whether frames show the body in the pose of readings, rather than pixels."""
+    sensors: list[str] | None = None
+    """(S,) names."""
+    relevant: list[int] | None = None
+    """(R,) places among the sensors of those that are imagined, the most important first."""
+    rewarded: bool = False
+    """Whether plans minimise the cost of a predicted reward, which is a part of the critic's."""
 
 
 def check(recording: Any) -> Recording:
@@ -160,12 +201,68 @@ def _problems(recording: Recording) -> Iterator[str]:
             lengths |= {len(path.at) - 1 for path in plan.paths if path.at is not None}
             if len(lengths) != 1:
                 yield f"{where}, plan {index}: no paths, or costs and positions of different lengths"
+        if recording.kind != "map":
+            yield from (f"{where}{problem}" for problem in _of_episode(recording, episode))
+    if recording.kind != "map":
+        yield from _of_sensors(recording)
+
+
+def _of_sensors(recording: Recording) -> Iterator[str]:
+    sensors, relevant = recording.sensors, recording.relevant
+    if sensors is None or relevant is None:
+        yield f"a recording of kind {recording.kind} without sensors"
+        return
+    if len(set(sensors)) != len(sensors):
+        yield "two sensors of one name"
+    if len(set(relevant)) != len(relevant) or not {*relevant} <= {*range(len(sensors))} or len(relevant) > RELEVANT:
+        yield f"relevant must name at most {RELEVANT} of the sensors by place, once each"
+
+
+def _of_episode(recording: Recording, episode: Episode) -> Iterator[str]:
+    """What is wrong with an episode that has no map."""
+    size, count = len(recording.sensors or ()), len(recording.relevant or ())
+    if (episode.frames is not None) != (recording.kind == "frames"):
+        yield f": frames do not fit a recording of kind {recording.kind}"
+    if any(len(moment.readings or ()) != size for moment in episode.moments):
+        yield f": a moment does not have {size} readings"
+    if not {*(episode.goal_readings or ())} <= {*(recording.sensors or ())}:
+        yield ": the goal names a sensor that is not there"
+    if episode.frames is not None and episode.frame_size is not None:
+        columns = min(SHEET, len(episode.moments))
+        if _size(episode.frames) != _sheet(episode, columns, -(-len(episode.moments) // columns)):
+            yield ": its sheet does not hold a frame for each moment"
+    for index, plan in enumerate(episode.plans):
+        steps = len(plan.paths[0].critic)
+        if not 0 <= plan.moment < len(episode.moments):
+            yield f", plan {index}: its moment is not there"
+        imagined = [[[]] * steps if path.readings is None else path.readings for path in plan.paths]
+        if any(len(path) != steps or any(len(row) != count for row in path) for path in imagined):
+            yield f", plan {index}: imagined readings are not {steps} steps of {count} sensors"
+        shown, framed = plan.frame_steps or list(range(1, steps + 1)), plan.framed or len(plan.paths)
+        if shown != sorted({*shown}) or not {*shown} <= {*range(1, steps + 1)} or not 1 <= framed <= len(plan.paths):
+            yield f", plan {index}: frames of steps or paths that are not there"
+        elif plan.frames is not None and _size(plan.frames) != _sheet(episode, len(shown), framed):
+            yield f", plan {index}: its sheet does not hold {framed} rows of {len(shown)} frames"
+
+
+def _sheet(episode: Episode, columns: int, rows: int) -> Position:
+    width, height = episode.frame_size or (0, 0)
+    return columns * width, rows * height
 
 
 def _is_png(sheet: str) -> bool:
     try:
-        with Image.open(io.BytesIO(base64.b64decode(sheet, validate=True)), formats=("PNG",)) as picture:
+        with _opened(sheet) as picture:
             picture.verify()
         return True
     except Exception:  # Pillow has many ways to say that bytes are no picture
         return False
+
+
+def _size(sheet: str) -> Position:
+    with _opened(sheet) as picture:
+        return picture.size
+
+
+def _opened(sheet: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(sheet, validate=True)), formats=("PNG",))

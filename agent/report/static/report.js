@@ -1,10 +1,14 @@
 // The episode player: what the agent observed, imagined and chose at each step. Everything comes from the page's own
-// JSON (agent/inspection/recorder.py describes it); nothing is fetched. An environment may lack frames, a map or a goal.
+// JSON (agent/storage/recording.py describes it); nothing is fetched. An environment may lack frames, a map, a goal or
+// named readings.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
-  const episodes = data.recordings.flatMap((r) => r.episodes.map((e) => ({ ...e, block: r.block, recording: r.name })));
+  const episodes = data.recordings.flatMap((r) => r.episodes.map((e) => ({
+    ...e, block: r.block, recording: r.name, whole: (r.kind ?? "map") !== "map", posed: Boolean(r.posed),
+    sensors: r.sensors ?? [], relevant: r.relevant ?? [], rewarded: Boolean(r.rewarded),
+  })));
   const tone = data.colours;
   const view = { episode: 0, moment: 0, picked: 0, timer: null };
   const pictures = new Map();
@@ -43,6 +47,9 @@
     const energies = paths.map((p) => p.energy), low = Math.min(...energies), high = Math.max(...energies);
     return energies.map((e) => (high > low ? (e - low) / (high - low) : 0));
   };
+  // The imagined steps of a plan that have a frame, and how many of its paths have frames.
+  const framesOf = (q) => q.frame_steps ?? q.paths[0].critic.map((_, i) => i + 1);
+  const framedOf = (q) => (q.frames ? q.framed ?? q.paths.length : 0);
   // The imagined frame to show beside the observed one: that of an earlier plan if it imagined exactly this step, else
   // the next step of the current plan. A selected candidate shows its own next step.
   const expected = () => {
@@ -50,6 +57,7 @@
     if (!view.picked) {
       for (const q of current().plans.slice(0, now().plan + 1).reverse()) {
         const step = (view.moment - q.moment) / block;
+        if (q.frames && !framesOf(q).includes(step)) continue;
         if (step >= 1 && Number.isInteger(step) && step <= steps(q)) return { plan: q, path: 0, step };
       }
     }
@@ -60,7 +68,7 @@
   function fit(canvas, width, height) {
     if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
     const context = canvas.getContext("2d");
-    context.imageSmoothingEnabled = false;
+    context.imageSmoothingEnabled = current().posed;  // bodies are drawn small, pixels are what they are
     context.clearRect(0, 0, width, height);
     return context;
   }
@@ -111,6 +119,7 @@
       sheetFrame(canvas, episode.frames, view.moment % columns, Math.floor(view.moment / columns), episode.frame_size);
     } else onMap(canvas, place);
     const where = known(place) ? `: the agent is at ${place.join(", ")} on the map` : "";
+    $("real-text").textContent = episode.posed ? "observed: posed body" : "observed";
     canvas.setAttribute("aria-label", `Observed at step ${view.moment}${where}`);
   }
 
@@ -122,9 +131,18 @@
       canvas.setAttribute("aria-label", "Nothing is imagined: in Mode-1 the policy acts without planning");
       return;
     }
-    const { plan: q, path, step } = expected(), of = q.moment + step * current().block;
-    if (q.frames) sheetFrame(canvas, q.frames, step - 1, path, current().frame_size);
-    else onMap(canvas, q.paths[path].at?.[step]);
+    const { plan: q, path, step: wanted } = expected(), shown = q.frames ? framesOf(q) : [wanted];
+    const step = shown.reduce((best, s) => (Math.abs(s - wanted) < Math.abs(best - wanted) ? s : best));
+    const of = q.moment + step * current().block;
+    if (path < framedOf(q)) sheetFrame(canvas, q.frames, shown.indexOf(step), path, current().frame_size);
+    else if (current().map) onMap(canvas, q.paths[path].at?.[step]);
+    else {
+      fit(canvas, canvas.width, canvas.height);
+      const lacking = `no imagined frame is kept of this ${path && framedOf(q) ? "candidate" : "plan"}`;
+      $("imagined-text").textContent = lacking;
+      canvas.setAttribute("aria-label", lacking);
+      return;
+    }
     const text = `imagined at step ${q.moment} for step ${of}` + (path ? `, candidate ${path}` : "");
     $("imagined-text").textContent = text;
     canvas.setAttribute("aria-label", `Frame ${text}`);
@@ -176,20 +194,110 @@
     const canvas = $("strip"), p = plan();
     $("strip-figure").hidden = !p || !p.frames;
     if (!p || !p.frames) return;
-    const image = picture(p.frames), [w, h] = current().frame_size, steps = p.paths[0].critic.length;
+    const image = picture(p.frames), [w, h] = current().frame_size, steps = framesOf(p).length;
+    $("strip-text").textContent = p.frame_steps ? `Steps ${p.frame_steps.map((s) => `+${s}`).join(", ")}. ` : "";
     if (!image) return;
-    const rows = view.picked ? [0, view.picked] : [0];
+    const rows = view.picked && view.picked < framedOf(p) ? [0, view.picked] : [0];
     const context = fit(canvas, steps * (w * 2 + 6), rows.length * (h * 2 + 6));
     rows.forEach((row, r) => {
       for (let i = 0; i < steps; i++) {
         context.drawImage(image, i * w, row * h, w, h, i * (w * 2 + 6), r * (h * 2 + 6), w * 2, h * 2);
       }
     });
-    canvas.setAttribute("aria-label", `${steps} imagined frames of the chosen plan` + (view.picked ? ` and, below them, of candidate ${view.picked}` : ""));
+    canvas.setAttribute("aria-label", `${steps} imagined frames of the chosen plan` + (rows.length > 1 ? ` and, below them, of candidate ${view.picked}` : ""));
   }
 
-  const brief = (x) => (x && (x < 1e-3 || x >= 1e5) ? x.toExponential(1) : String(Number(x.toPrecision(3))));
+  const brief = (x) => (x && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e5) ? x.toExponential(1) : String(Number(x.toPrecision(3))));
   const termsOf = (path) => [...Object.entries(path.drives), ["critic", path.critic]];
+  const title = (term) => (term !== "critic" || !current().rewarded ? term : current().goal_frame || current().goal_readings ? "critic + predicted reward" : "predicted reward");
+
+  function chart(width, height, label) {
+    const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg");
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("class", "chart");
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", label);
+    const put = (tag, attributes, text) => {
+      const element = document.createElementNS(ns, tag);
+      for (const [k, v] of Object.entries(attributes)) element.setAttribute(k, v);
+      if (text) element.textContent = text;
+      svg.appendChild(element);
+      return element;
+    };
+    return { svg, put };
+  }
+
+  const FEW = 3;  // sensors whose charts are as wide as their column
+
+  // One sensor over time, around the step at which the current plan began: what was observed, what is imagined.
+  function curve(place, index) {
+    const episode = current(), p = plan(), name = episode.sensors[index];
+    const few = episode.relevant.length <= FEW, left = 50, width = few ? 440 : 220, height = few ? 112 : 92, foot = 15;
+    const begin = p ? p.moment : view.moment, steps = p ? p.paths[0].critic.length : 0;
+    const span = Math.max(12, steps * episode.block), from = Math.max(0, begin - span), to = begin + span;
+    const observed = episode.moments.map((m) => m.readings[index]), goal = episode.goal_readings?.[name];
+    const futures = p ? p.paths.map((path) => [[begin, observed[begin]], ...path.readings.map((r, i) => [begin + (i + 1) * episode.block, r[place]])]) : [];
+    const seen = [...observed, ...(known(goal) ? [goal] : [])], low = Math.min(...seen), high = Math.max(...seen);
+    const room = high - low || Math.abs(high) || 1;  // a future that flies off does not press the rest flat
+    const every = [...seen, ...futures.flat().map(([, v]) => v).filter((v) => known(v) && v >= low - room && v <= high + room)];
+    const bottom = Math.min(...every) - 0.04 * room, top = Math.max(...every) + 0.04 * room;
+    const x = (t) => left + ((t - from) / (to - from)) * (width - left - 2);
+    const y = (v) => 3 + ((top - v) / (top - bottom)) * (height - foot - 6);
+    const line = (points) => points.map(([t, v], i) => (known(v) ? `${i && known(points[i - 1][1]) ? "L" : "M"}${x(t).toFixed(2)} ${y(v).toFixed(2)}` : "")).join("");
+    const told = `${name} from step ${from} to ${to}: observed ${brief(observed[view.moment])} now` + (p ? `, imagined ${known(futures[0].at(-1)[1]) ? brief(futures[0].at(-1)[1]) : "not finite"} at the end of the chosen plan` : "");
+    const { svg, put } = chart(width, height, `${told}; the table below has the numbers`);
+    const floor = height - foot, stroke = (colour, wide, more = {}) => ({ stroke: colour, "stroke-width": wide, "data-sensor": name, ...more });
+    for (const v of [Math.max(...every), Math.min(...every)]) {
+      put("path", { class: "rule", d: `M${left} ${y(v).toFixed(2)}H${width}` });
+      put("text", { class: "axis", x: left - 4, y: v === Math.min(...every) ? floor - 1 : 11, "text-anchor": "end" }, brief(v));
+    }
+    put("text", { class: "axis", x: left, y: height - 2 }, String(from));
+    put("text", { class: "axis", x: width, y: height - 2, "text-anchor": "end" }, String(to));
+    put("path", { class: "rule", d: `M${x(view.moment).toFixed(2)} 1V${floor}`, "stroke-width": 1.5 });
+    if (known(goal)) put("path", { d: `M${left} ${y(goal).toFixed(2)}H${width}`, ...stroke("var(--green)", 1.8, { "stroke-dasharray": "5 4", "data-line": "goal" }) });
+    const within = observed.map((v, t) => [t, v]).filter(([t]) => t >= from && t <= to);
+    put("path", { d: line(within.filter(([t]) => t >= view.moment)), ...stroke("var(--soft)", 1.4, { "stroke-dasharray": "1.5 3", "data-line": "later" }) });
+    const share = p ? shares(p.paths) : [];
+    for (let k = futures.length - 1; k >= 1; k--) {
+      if (k !== view.picked) put("path", { d: line(futures[k]), ...stroke(colour(share[k]), 1.2, { opacity: 0.8, "data-line": k }) });
+    }
+    if (p) put("path", { d: line(futures[0]), ...stroke("var(--red)", 2, { "data-line": 0 }) });
+    if (p && view.picked) put("path", { d: line(futures[view.picked]), ...stroke("var(--blue)", 2, { "data-line": view.picked }) });
+    put("path", { d: line(within.filter(([t]) => t <= view.moment)), ...stroke("currentColor", 2, { "data-line": "observed" }) });
+    const box = make("div", null), head = make("h4", `${name} `);
+    head.append(make("span", brief(observed[view.moment]) + (known(goal) ? `, goal ${brief(goal)}` : "")));
+    box.append(head, svg);
+    return box;
+  }
+
+  function drawReadings() {
+    const episode = current(), table = $("readings-table"), p = plan();
+    table.replaceChildren();
+    $("readings").replaceChildren();
+    if (!episode.sensors.length) return;
+    $("readings").classList.toggle("few", episode.relevant.length <= FEW);
+    $("readings").append(...episode.relevant.map((index, place) => curve(place, index)));
+    const steps = p ? p.paths[0].critic.length : 0, shown = p ? (view.picked ? [0, view.picked] : [0]) : [];
+    const head = make("tr", null);
+    head.append(make("th", "sensor"), make("th", "observed", { class: "number" }), make("th", "goal", { class: "number" }), make("th", "plan"));
+    for (let i = 0; i < steps; i++) head.append(make("th", `+${i + 1}`, { class: "number" }));
+    table.append(head);
+    const others = episode.sensors.map((_, i) => i).filter((i) => !episode.relevant.includes(i));
+    [...episode.relevant, ...others].forEach((index, place) => {
+      const name = episode.sensors[index], goal = episode.goal_readings?.[name], imagined = place < episode.relevant.length;
+      (imagined && shown.length ? shown : [null]).forEach((k, n) => {
+        const row = make("tr", null);
+        row.append(
+          make("td", n ? "" : name),
+          make("td", n ? "" : number(now().readings[index]), { class: "number", ...(n ? {} : { "data-observed": name }) }),
+          make("td", n || !known(goal) ? "" : number(goal), { class: "number" }),
+          make("td", k === null ? "" : k ? `candidate ${k}` : "chosen"),
+        );
+        if (k !== null) p.paths[k].readings.forEach((r, i) => row.append(make("td", number(r[place]), { class: "number", "data-plan": k, "data-sensor": name, "data-step": i + 1 })));
+        table.append(row);
+      });
+    });
+  }
 
   function drawCosts() {
     const p = plan(), box = $("costs"), table = $("cost-table");
@@ -198,42 +306,38 @@
     if (!p) return;
     const shown = view.picked ? [0, view.picked] : [0];
     const steps = p.paths[0].critic.length, names = termsOf(p.paths[0]).map(([name]) => name);
-    const total = (path, i) => termsOf(path).reduce((sum, [, v]) => sum + v[i], 0);
-    const top = Math.max(1e-9, ...shown.flatMap((k) => [...Array(steps).keys()].map((i) => total(p.paths[k], i))));
-    const ns = "http://www.w3.org/2000/svg", width = 440, height = 170, left = 52, foot = 20;
-    const wide = (width - left) / steps, high = height - foot - 12;
-    const svg = document.createElementNS(ns, "svg");
-    const put = (tag, attributes, text) => {
-      const element = document.createElementNS(ns, tag);
-      for (const [k, v] of Object.entries(attributes)) element.setAttribute(k, v);
-      if (text) element.textContent = text;
-      svg.appendChild(element);
-      return element;
-    };
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("class", "chart");
-    svg.setAttribute("role", "img");
-    svg.setAttribute("aria-label", `Predicted cost at each imagined step, stacked by ${names.join(" and ")}; the table below has the numbers`);
+    // Costs stand above the line of nothing, and what a task counts as less than nothing below it.
+    const sum = (path, i, sign) => termsOf(path).reduce((all, [, v]) => all + Math.max(0, sign * v[i]), 0);
+    const most = (sign) => Math.max(0, ...shown.flatMap((k) => [...Array(steps).keys()].map((i) => sum(p.paths[k], i, sign))));
+    const deepest = most(-1), top = Math.max(deepest ? 0 : 1e-9, most(1));
+    const width = 440, height = 170, left = 52, foot = 20;
+    const { svg, put } = chart(width, height, `Predicted cost at each imagined step, stacked by ${names.map(title).join(" and ")}; the table below has the numbers`);
+    const wide = (width - left) / steps, high = height - foot - 12, zero = height - foot - high * (deepest / (top + deepest));
     // Narrow bars have narrow gaps between them, and not a number each.
-    const gap = Math.min(14, 0.3 * wide), every = Math.ceil(24 / wide);
-    for (const [value, y] of [[top, height - foot - high], [0, height - foot]]) {
+    const gap = Math.min(14, 0.3 * wide), every = Math.ceil(30 / wide);
+    for (const value of new Set([top, 0, -deepest])) {
+      const y = zero - (value / (top + deepest)) * high;
       put("path", { class: "rule", d: `M${left - 4} ${y}H${width}` });
-      put("text", { class: "axis", x: left - 8, y: y + 4, "text-anchor": "end" }, brief(value));
+      // Where two labels would lie on each other, that of nothing is left out.
+      const close = value === 0 && deepest && Math.min(top, deepest) / (top + deepest) < 0.12;
+      if (!close) put("text", { class: "axis", x: left - 8, y: y + 4, "text-anchor": "end" }, brief(value));
     }
     for (let i = 0; i < steps; i++) {
       shown.forEach((k, place) => {
-        let floor = height - foot;
+        let above = zero, below = zero;
         const bar = (wide - gap) / shown.length, x = left + i * wide + place * bar;
         termsOf(p.paths[k]).forEach(([, values], n) => {
-          const tall = Math.max(0, (values[i] / top) * high);
-          floor -= tall;
-          put("rect", { class: `part c${n}`, x, y: floor, width: bar - Math.min(3, 0.2 * bar), height: tall, opacity: place ? 0.55 : 1 });
+          const tall = (Math.abs(values[i]) / (top + deepest)) * high;
+          if (values[i] >= 0) above -= tall;
+          const y = values[i] >= 0 ? above : below;
+          if (values[i] < 0) below += tall;
+          put("rect", { class: `part c${n}`, x, y, width: bar - Math.min(3, 0.2 * bar), height: tall, opacity: place ? 0.55 : 1 });
         });
       });
       if ((i + 1) % every === 0) put("text", { class: "axis", x: left + i * wide + (wide - gap) / 2, y: height - 5, "text-anchor": "middle" }, `+${i + 1}`);
     }
     const legend = make("ul", null, { class: "legend" });
-    names.forEach((name, n) => legend.appendChild(make("li", name, { class: `c${n}` })));
+    names.forEach((name, n) => legend.appendChild(make("li", title(name), { class: `c${n}` })));
     box.append(svg, legend);
 
     const head = make("tr", null);
@@ -244,7 +348,7 @@
     for (const k of shown) {
       termsOf(p.paths[k]).forEach(([name, values], n) => {
         const row = make("tr", null);
-        row.append(make("td", n ? "" : k ? `candidate ${k}` : "chosen"), make("td", name));
+        row.append(make("td", n ? "" : k ? `candidate ${k}` : "chosen"), make("td", title(name)));
         values.forEach((v, i) => row.append(make("td", number(v), { class: "number", "data-plan": k, "data-term": name, "data-step": i + 1 })));
         row.append(make("td", n ? "" : number(p.paths[k].energy), { class: "number", ...(n ? {} : { "data-energy": k }) }));
         table.append(row);
@@ -268,6 +372,7 @@
         label.append(radio, swatch, make("span", `${k ? k : "chosen"}: ${number(path.energy)}`));
         box.append(label);
       });
+      if (p && p.paths.length === 1 && current().whole) box.append(make("span", "No candidate is kept of this plan.", { class: "note" }));
       if (focused) box.querySelector("input")?.focus();
     }
     box.querySelectorAll("input").forEach((radio, k) => { radio.checked = k === view.picked; });
@@ -279,14 +384,16 @@
     const acted = m.mode !== 2 ? "Mode-1: the policy acts without planning"
       : m.replanned ? `Mode-2: new plan, ${p ? `${p.planner}, ${p.samples} candidates x ${p.iterations} iterations` : "not recorded"}`
       : "Mode-2: the plan continues";
-    const here = [...Object.entries(m.drives), ["critic", m.critic]];
+    const here = [...Object.entries(m.drives), ...(current().rewarded && !m.critic ? [] : [["critic", m.critic]])], most = 8;
     const facts = [
       ["mode", acted],
       ["latency", `${m.milliseconds.toFixed(1)} ms, one call for all episodes of the batch`],
       ["surprise", known(m.surprise) ? number(m.surprise) : "- (no prediction for this step)"],
-      ["current cost", here.map(([k, v]) => `${k} ${number(v)}`).join(", ")],
+      ["current cost", here.map(([k, v]) => `${k} ${number(v)}`).join(", ") || "none: plans are for the predicted reward"],
     ];
     if (p) facts.push(["energy", `first proposal ${number(p.proposal_energy)}, chosen plan ${number(p.paths[0].energy)}`]);
+    if (known(m.action)) facts.push(["action", m.action.slice(0, most).map(brief).join(", ") + (m.action.length > most ? ` and ${m.action.length - most} more` : "")]);
+    if (known(m.reward)) facts.push(["reward of this step", `${brief(m.reward)}${current().rewarded ? "; plans use a learned prediction of it" : "; the agent does not see it"}`]);
     facts.push(["memory", m.recalled ? `distances to the most similar states: ${m.recalled.unlike.map(number).join(", ")}` : "empty"]);
     for (const [name, text] of facts) box.append(make("dt", name), make("dd", text));
   }
@@ -296,10 +403,16 @@
     const episode = current(), mapped = Boolean(episode.map), frames = Boolean(episode.frames);
     const painted = episode.plans.some((p) => p.frames);
     $("map-figure").hidden = !mapped;
-    $("player").querySelector(".stage").classList.toggle("no-map", !mapped);
+    const curves = episode.sensors.length > 0, stage = $("player").querySelector(".stage");
+    $("readings-figure").hidden = $("readings-details").hidden = !curves;
+    stage.classList.toggle("no-map", !mapped && !curves);
+    stage.classList.toggle("curves", curves);
+    stage.classList.toggle("bare", curves && !frames);
+    $("player").classList.toggle("smooth", episode.posed);
+    $("player").classList.toggle("whole", episode.whole);
     $("real").parentElement.hidden = !frames && !mapped;
     $("imagined").parentElement.hidden = !painted && !mapped;
-    $("no-picture").hidden = frames || mapped || painted;
+    $("no-picture").hidden = frames || mapped || painted || curves;
   }
 
   function draw() {
@@ -309,7 +422,7 @@
     $("where").textContent = `${view.moment} of ${last}`;
     $("moment").setAttribute("aria-valuetext", `step ${view.moment} of ${last}`);
     arrange();
-    drawReal(); drawImagined(); drawGoal(); drawMap(); drawStrip(); drawCosts(); drawPlans(); drawFacts();
+    drawReal(); drawImagined(); drawGoal(); drawMap(); drawReadings(); drawStrip(); drawCosts(); drawPlans(); drawFacts();
   }
 
   function go(moment) {
@@ -336,7 +449,14 @@
     go(surprises.indexOf(Math.max(...surprises)));
   }
 
-  episodes.forEach((e, i) => $("episode").append(make("option", `${e.recording}: task ${e.task}, ${e.steps > 0 ? `success after ${e.steps} steps` : "no success"}`, { value: i })));
+  const ends = { terminated: "terminated", truncated: "to its limit", limit: "to the evaluation's limit", fault: "the environment failed, not counted" };
+  const success = (e) => (e.steps > 0 ? `success after ${e.steps} steps` : "no success");
+  const called = (e) => {
+    if (!e.whole) return `task ${e.task}, ${success(e)}`;
+    const part = e.length > e.moments.length ? `, the first ${e.moments.length} shown` : "";
+    return `episode ${e.task}, return ${brief(e.episode_return)}, ${known(e.success) ? `${success(e)}, ` : ""}${e.length} steps${part}, ${ends[e.end]}`;
+  };
+  episodes.forEach((e, i) => $("episode").append(make("option", e.whole ? `${called(e)}; ${e.recording}` : `${e.recording}: ${called(e)}`, { value: i })));
   $("episode").addEventListener("change", (event) => { play(false); choose(Number(event.target.value)); });
   $("moment").addEventListener("input", (event) => { play(false); go(Number(event.target.value)); });
   $("play").addEventListener("click", () => play(!view.timer));
