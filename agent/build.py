@@ -73,7 +73,10 @@ def build(config: Config, spec: EnvSpec, device: str | torch.device = "cpu") -> 
     )
     block = world_model.action_block
     generator = torch.Generator().manual_seed(config.seed)
-    reward = RewardPredictor(latent, proprio, block * actions.size) if rewarded else None
+    reward = None
+    if rewarded:
+        with torch.random.fork_rng(devices=[]):  # everything else is the same with a reward and without
+            reward = RewardPredictor(latent, proprio, block * actions.size)
     sensed = 0 if len(seen.proprio_index) == len(seen.sensor_low) else len(seen.sensor_low)
     agent = Agent(
         spec,

@@ -29,6 +29,9 @@ class ExploreConfig:
     """Explore for so many primitive actions, in place of a number of episodes; 0: as many as the episodes take."""
     length: int = 24
     """T: action blocks in an episode."""
+    processes: bool = False
+    """Run each copy of an environment that is not this project's own in a process of its own: for slow ones, and for
+    several that render with OpenGL."""
     per_scene: int = 8
     """Episodes that share one scene, where the environment can reset within a scene."""
     held: float = 0.6
@@ -210,7 +213,16 @@ def _check_numbers(config: Config) -> None:
                 raise UserError(f"{flag} is a share from 0 to 1, got {value}")
 
 
-MAY_BE_ZERO = ("seed", "steps", "fourier_features", "critic_steps", "policy_steps", "decoder_steps", "capacity")
+MAY_BE_ZERO = (
+    "seed",
+    "steps",
+    "fourier_features",
+    "critic_steps",
+    "reward_steps",
+    "policy_steps",
+    "decoder_steps",
+    "capacity",
+)
 
 
 NOT_ZERO = (

@@ -11,19 +11,26 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 import envs.tasks
 from agent.config import Config, ExploreConfig, LearnConfig
 from agent.errors import UserError, nearest
 from agent.interaction.environment import Environment
+from agent.presets import PRESETS
+from envs import SIMULATORS
 from modules import configurator, cost, critic, losses, perception, world_model
 from modules.actions import DiscreteActions
 from modules.cost import REWARD
-from modules.drives import DRIVES
+from modules.drives import DRIVES, Readings
+from modules.types import BodySpec, Imagined, State
 
 SECONDS_A_BLOCK = 0.05
 """Control tasks: how long one imagined step should be, where the environment says how long an action takes."""
 CELLS = 9
 """Cells of a spatial latent along the longer side of a picture."""
+KEPT = ("env", "env_options", "wrappers", "goal", "seed", "device")
+"""Fields that say which agent is meant, not how it learns."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,22 @@ class Reason:
     setting: str
     value: Any
     why: str
+
+
+def known_in(environment: Environment) -> list[envs.tasks.KnownTask]:
+    """Its known tasks, the default one first, as far as the sensors that they read are there: wrappers change them."""
+    seen, actions = environment.spec.observation, environment.spec.actions
+    body = BodySpec(actions, proprio_names=seen.proprio_names)
+    imagined = Imagined(State(torch.zeros(1, 1), torch.zeros(1, len(seen.proprio_names))), None)
+
+    def fits(task: envs.tasks.KnownTask) -> bool:
+        try:
+            task.cost(Readings(imagined, body))
+        except KeyError:
+            return False
+        return True
+
+    return [task for task in envs.tasks.known_for(environment.name) if fits(task)]
 
 
 def purpose(environment: Environment, task: str, goal: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
@@ -46,32 +69,45 @@ def purpose(environment: Environment, task: str, goal: tuple[str, ...]) -> tuple
     Raises:
         UserError: a task that does not exist, or a goal that the environment does not give.
     """
-    name = environment.name.rpartition(":")[2]
+    name, here = environment.name.rpartition(":")[2], known_in(environment)
     has_goals = environment.asks or environment.goals is not None
     if goal:
         if task not in ("", "goal"):
             raise UserError(f"--goal and --task {task} ask for different things: give one of them")
         return ("goal",), f"the goal {' '.join(goal)}"
-    if task == "goal" or (not task and envs.tasks.task_of(name) is None and has_goals):
+    if task == "goal" or (not task and not here and has_goals):
         if not has_goals:
             raise UserError(f"{environment.name} gives no goal of its own: name one with --goal sensor=value ...")
         return ("goal",), "the environment's own goal, another one in each episode"
     if task == REWARD:
         return (REWARD,), "the environment's own reward, which is learned"
     if not task:
-        known = envs.tasks.task_of(name)
-        if known is None:
-            return (REWARD,), "no task of this environment is known, so the environment's own reward, which is learned"
+        if not here:
+            return (REWARD,), "the environment's own reward, which is learned, since no task of it is known"
+        known = here[0]
         return (known.name,) if known.ends_well else (known.name, "survive"), f"its known task {known.name}"
     if task in envs.tasks.TASKS:
         known = envs.tasks.TASKS[task]
         return (task,) if known.ends_well else (task, "survive"), f"the task {task}"
     if ":" not in task and task not in DRIVES:
-        here = ", ".join([known.name for known in envs.tasks.known_for(name)] + ["reward"] + ["goal"] * has_goals)
+        has = ", ".join([known.name for known in here] + ["reward"] + ["goal"] * has_goals)
         raise UserError(
-            f"--task: unknown task {task!r}{nearest(task, DRIVES)}; {name} has {here}, or FILE:FUNCTION of your own"
+            f"--task: unknown task {task!r}{nearest(task, [*DRIVES, REWARD])}; {name} has {has}, or FILE:FUNCTION of "
+            "your own"
         )
     return (task, "survive"), f"the task {task}"
+
+
+def settings(base: Config, environment: Environment, task: str = "") -> tuple[Config, list[Reason]]:
+    """As `derive`; but where a preset was written for the environment, that preset, and no reasons."""
+    mine = base.env.rpartition(":")[2]
+    for make in PRESETS.values():
+        preset = make()
+        if preset.env == mine and mine in SIMULATORS:
+            kept = {name: getattr(base, name) for name in KEPT}
+            kept = {k: v for k, v in kept.items() if v != getattr(Config(), k)}
+            return dataclasses.replace(preset, **kept), []
+    return derive(base, environment, task)
 
 
 def derive(base: Config, environment: Environment, task: str = "") -> tuple[Config, list[Reason]]:
@@ -106,6 +142,11 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
         steps,
         "goals may be anywhere, so exploration has to be" if aims else "a control task takes little",
     )
+    # The critic should see to the end of an episode that is not spent on detours.
+    away = 50 if block == 1 else min(50, max(20, (limit or 1000) // (4 * block)))
+    discount = round(1 - 1 / away, 3) if aims else 0.95
+    if aims:
+        because("configurator.discount", discount, f"the critic looks about {away} blocks ahead")
     kept = {
         name: getattr(base, name) for name in ("env", "env_options", "wrappers", "goal", "seed", "device", "threads")
     }
@@ -128,6 +169,7 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
         ),
         critic=critic.Config(enabled=aims),
         configurator=configurator.Config(
+            discount=discount,
             horizon_without_critic=because(
                 "configurator.horizon_without_critic", _horizon(environment, block), "blocks, about a second"
             ),
@@ -138,7 +180,7 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
             world_model_steps=because("learn.world_model_steps", 4500 if pixels else 5000 if aims else 4000, "updates"),
             batch=64 if pixels else 256,
             window=because("learn.window", window, "states; all but the first are predicted open loop"),
-            critic_steps=4000 if aims else 0,
+            critic_steps=(6000 if away > 20 else 4000) if aims else 0,
             critic_far=4 if aims and not pixels and not discrete else 1,
             policy_steps=3000 if aims else 0,
             decoder_steps=800 if pixels else 0,

@@ -7,7 +7,9 @@ its traceback. Torch is not imported here: the command line can name these class
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +32,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a mistyped `name`: " (did you mean 'x'?)", or "" when nothing known is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def told(error: BaseException) -> str:
+    """Kind, message and place of an exception in one line: what to say of code that is not ours."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    text = str(error)
+    if not text and frames and (frames[-1].line or "").startswith("assert "):
+        text = frames[-1].line or ""
+    text = " ".join(text.split())
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
 
 
 def check_finite(tensors: Mapping[str, Tensor], step: int, where: str) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.names import Sensor, sensors_of, skipped_positions
+from envs.opengl import make_current
 
 
 def body_of(env: gym.Env, key: str = "") -> Body | None:
@@ -110,14 +111,7 @@ class Body:
 
 
 def frame(env: gym.Env) -> NDArray[np.uint8]:
-    """(H, W, 3) what `env.render()` returns, right even if several MuJoCo environments are rendered in turn.
-
-    Each has an OpenGL context of its own, which Gymnasium makes current only when it creates it. After another
-    environment has rendered its first frame, the frames of `env.render()` are wrong.
-    """
+    """(H, W, 3) what `env.render()` returns, right even if several MuJoCo environments are rendered in turn."""
+    make_current(env)
     inner: Any = env.unwrapped
-    owner = getattr(inner, "point_env", inner)  # gymnasium-robotics' PointMaze renders through an environment inside
-    viewer = getattr(getattr(owner, "mujoco_renderer", None), "viewer", None)
-    if viewer is not None:
-        viewer.make_context_current()
     return np.array(inner.render(), np.uint8)

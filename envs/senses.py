@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from envs.names import sensor_names
+from envs.opengl import make_current
 
 LARGEST = 96
 """Longest side of a picture that is kept as it is; larger ones are reduced by a whole factor."""
@@ -34,6 +35,11 @@ GOAL_KEYS = ("achieved_goal", "desired_goal")
 
 class Unperceivable(ValueError):
     """An environment that the agent cannot perceive or act in; the message says why, and what would help."""
+
+    def __init__(self, message: str, which: str = "observation space") -> None:
+        super().__init__(message)
+        self.which = which
+        """observation space, or action space."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,11 @@ class Senses(gym.Wrapper):
         self.ignored: list[str] = []
         """Parts of the observation that cannot be perceived, such as text."""
         leaves = list(_leaves(whole, ()))
-        single = len(leaves) == 1
         parts: list[Part] = []
         for path, space in leaves:
             if self.is_goal_env and path[0] == "desired_goal":
                 continue
-            part = _part(env, path, space, single)
+            part = _part(env, path, space)
             if part is None:
                 self.ignored.append(_called(path))
             else:
@@ -98,6 +103,8 @@ class Senses(gym.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's, perceived; `info` has the goal, where there is one, as it would be perceived."""
+        if self.pictures:
+            make_current(self.env)
         observation, info = self.env.reset(seed=seed, options=options)
         told = self._told(observation, info)
         if self.is_goal_env:
@@ -108,6 +115,8 @@ class Senses(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """As the environment's, perceived."""
+        if self.pictures:
+            make_current(self.env)
         observation, reward, terminated, truncated, info = self.env.step(self._act(action))
         seen = self.perceive(observation, bool(terminated))
         return seen, float(reward), bool(terminated), bool(truncated), self._told(observation, info)
@@ -156,9 +165,9 @@ def _called(path: tuple[str | int, ...]) -> str:
     return ".".join(map(str, path))
 
 
-def _part(env: gym.Env, path: tuple[str | int, ...], space: spaces.Space, single: bool) -> Part | None:
+def _part(env: gym.Env, path: tuple[str | int, ...], space: spaces.Space) -> Part | None:
     """How one leaf is read; None for what cannot be perceived."""
-    name = "" if single else _called(path)
+    name = _called(path)
     if isinstance(space, spaces.Box) and _is_picture(space):
         return _picture(path, space)
     if isinstance(space, spaces.Box):
@@ -166,12 +175,16 @@ def _part(env: gym.Env, path: tuple[str | int, ...], space: spaces.Space, single
         low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
         low = np.where(np.abs(low) > UNBOUNDED, -np.inf, low).astype(np.float32)
         high = np.where(np.abs(high) > UNBOUNDED, np.inf, high).astype(np.float32)
-        return Part(path, sensor_names(env, name, size), low, high, lambda x: np.asarray(x, np.float32).ravel())
+        if not name or (size > 1 and len(path) == 1 and isinstance(path[0], str)):
+            names = sensor_names(env, name, size)
+        else:
+            names = (name,) if size == 1 else tuple(f"{name}[{i}]" for i in range(size))
+        return Part(path, names, low, high, lambda x: np.asarray(x, np.float32).ravel())
     counts: list[int]
     if isinstance(space, spaces.Discrete):
         counts, start = [int(space.n)], int(space.start)
     elif isinstance(space, spaces.MultiDiscrete):
-        counts, start = [int(n) for n in space.nvec.ravel()], 0
+        counts, start = [int(n) for n in space.nvec.ravel()], space.start.ravel()
     elif isinstance(space, spaces.MultiBinary):
         size = int(np.prod(space.shape))
         names = tuple(f"{name or 'obs'}[{i}]" for i in range(size))
@@ -241,7 +254,8 @@ def _actions(space: spaces.Space) -> tuple[Callable[[Any], Any], spaces.Space]:
         return int, space
     if isinstance(space, spaces.MultiDiscrete):
         shape = space.nvec.shape
-        return (lambda a: np.asarray(a).reshape(shape)), spaces.MultiDiscrete(space.nvec.ravel())
+        flat = spaces.MultiDiscrete(space.nvec.ravel(), start=space.start.ravel())
+        return (lambda a: np.asarray(a).reshape(shape)), flat
     if isinstance(space, spaces.MultiBinary):
         shape = space.shape
         counts = np.full(int(np.prod(shape)), 2)
@@ -249,13 +263,20 @@ def _actions(space: spaces.Space) -> tuple[Callable[[Any], Any], spaces.Space]:
     if not isinstance(space, spaces.Box) or not np.issubdtype(np.dtype(space.dtype or np.float32), np.floating):
         raise Unperceivable(
             f"has actions {space}; the agent acts in a bounded Box of numbers, Discrete, MultiDiscrete or "
-            "MultiBinary. A wrapper can offer one: gymnasium.wrappers.TransformAction"
+            "MultiBinary. A wrapper can offer one: gymnasium.wrappers.TransformAction",
+            "action space",
         )
     if not space.is_bounded() or max(np.abs(space.low).max(), np.abs(space.high).max()) > UNBOUNDED:
         raise Unperceivable(
             f"has actions without bounds, {space}; the agent searches inside bounds. Give it some with "
             "gymnasium.wrappers.TransformAction(env, lambda action: action, gymnasium.spaces.Box(-1, 1, "
-            f"{space.shape})), or in your environment"
+            f"{space.shape})), or in your environment",
+            "action space",
+        )
+    if (still := np.flatnonzero(space.low.ravel() >= space.high.ravel()).tolist()) or not space.low.size:
+        what = f"of which the numbers {still} cannot vary" if still else "which hold no number"
+        raise Unperceivable(
+            f"has actions {space}, {what}. Offer others with gymnasium.wrappers.TransformAction", "action space"
         )
     shape, dtype = space.shape, np.dtype(space.dtype or np.float32)
     flat = spaces.Box(space.low.ravel(), space.high.ravel(), dtype=space.dtype)  # pyright: ignore[reportArgumentType]

@@ -45,10 +45,10 @@ LAYERS: dict[str, set[str]] = {
     "agent.build": {"agent.agent", "agent.config", "agent.spec", "envs.tasks", *LEAVES, *MIND},
     "agent.interaction": {"agent", "agent.config", "agent.spec", "agent.errors", "agent.storage", *WORLDS, *MIND},
 }
-LAYERS["agent.derive"] = {"agent.config", "agent.errors", "agent.interaction", *WORLDS, *MIND}
+LAYERS["agent.derive"] = {"agent.config", "agent.errors", "agent.interaction", "agent.presets", *WORLDS, *MIND}
 LAYERS["agent.learning"] = {*LAYERS["agent.build"], "agent.build", "agent.planning", "agent.interaction", *WORLDS}
 LAYERS["agent.evaluation"] = {*LAYERS["agent.learning"]}
-LAYERS["agent.inspection"] = {*LAYERS["agent.evaluation"], "agent.learning", "agent.evaluation"}
+LAYERS["agent.inspection"] = {*LAYERS["agent.evaluation"], "agent.derive", "agent.learning", "agent.evaluation"}
 LAYERS["agent.report"] = {*LEAVES}
 LAYERS["agent.experiments"] = {*LAYERS["agent.inspection"], "agent.inspection", "agent.report", "agent.presets"}
 LAYERS["agent.cli"] = {*LAYERS["agent.experiments"], "agent.experiments", "agent.derive", "agent"}
@@ -57,7 +57,7 @@ LAYERS["agent"] = {"agent.agent", "agent.build"}
 
 OUTSIDE = {
     "modules": {"torch", "numpy", "jaxtyping"},
-    "envs": {"numpy", "gymnasium", "mujoco"},
+    "envs": {"numpy", "gymnasium", "mujoco", "PIL"},
     "envs.tasks": {"torch"},
     "agent.errors": {"torch"},
     "agent.presets": set(),

@@ -13,7 +13,7 @@ import tyro
 
 from agent.cli import common
 from agent.cli.task_file import check_task
-from agent.cli.train import check_memory, settings_of, with_task
+from agent.cli.train import check_memory, settings_of
 from agent.config import Config
 from agent.console import table, tell, warn
 from agent.errors import UserError
@@ -144,8 +144,6 @@ def _base(args: AblateArguments) -> Config | None:
     config, reasons = settings_of(named, args.task)
     if reasons:
         tell(f"{args.env}: wanted is {reasons[0].why}")
-    elif args.task:
-        config = with_task(config, args.task)
     if args.steps is not None:
         config = dataclasses.replace(config, collect=dataclasses.replace(config.collect, steps=args.steps))
     return config

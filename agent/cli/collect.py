@@ -17,11 +17,12 @@ from agent.cli.interrupt import EXIT, noticed
 from agent.config import Config, ExploreConfig, options_of
 from agent.console import Progress, table, tell, warn
 from agent.errors import UserError
+from agent.evaluation.episodes import AgentPlays
 from agent.interaction.driver import Act, Moment, Transition, drive
 from agent.interaction.environment import Environment, open_environment
 from agent.interaction.episodes import Episodes
 from agent.interaction.explore import COPIES, Explorer
-from agent.storage.dataset import Dataset, DatasetWriter, check_new, spec_diff
+from agent.storage.dataset import Dataset, DatasetWriter, check_new
 from envs import SimVectorEnv
 from envs.gym_env import as_observation
 from modules.types import Decision
@@ -46,6 +47,9 @@ class CollectArguments:
     """Episodes to record."""
     env_options: tuple[str, ...] = ()
     """Options of the environment's constructor: layout=medium pixels=true."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers around the environment, module:Class each, from the inside outwards; none: not even the one that a
+    known environment comes with."""
     actor: str = RANDOM
     """Who acts: random, the explorer of train; or the folder of a run, whose agent acts."""
     seed: int = 0
@@ -75,7 +79,7 @@ def run(args: CollectArguments, command_line: list[str]) -> int:
     if args.minari is not None:
         _check_minari(args.minari)
     options = options_of(Config(env=args.env, env_options=args.env_options))
-    environment = open_environment(args.env, options)
+    environment = open_environment(args.env, options, args.wrappers)
     agent = None if args.actor == RANDOM else _agent(args, environment)
     rng = np.random.default_rng(np.random.SeedSequence([args.seed, STREAM]))
     env_seed = int(rng.integers(2**31))
@@ -97,7 +101,7 @@ def run(args: CollectArguments, command_line: list[str]) -> int:
         seeds = None if isinstance(envs.unwrapped, SimVectorEnv) else range(env_seed, env_seed + count)
         episodes = Episodes(writer.append, args.episodes, seeds)
         act: Act = (
-            Explorer(ExploreConfig(), actions, count, args.block, rng) if agent is None else _Acts(agent, environment)
+            Explorer(ExploreConfig(), actions, count, args.block, rng) if agent is None else _acts(agent, environment)
         )
 
         def stop(_: Transition) -> bool:
@@ -105,7 +109,7 @@ def run(args: CollectArguments, command_line: list[str]) -> int:
             _check_faults(episodes, args)
             return episodes.complete or interrupted()
 
-        drive(envs, act, stop, [episodes.add], seed=env_seed)
+        drive(envs, act, stop, [episodes.add], seed=env_seed, to_env=actions.to_env)
         writer.faults = episodes.dropped
         writer.provenance["interrupted"] = not episodes.complete
     if not episodes.count:
@@ -133,17 +137,25 @@ class _Acts:
         # Episodes of a simulator begin together: all of them are as long.
         if truth is not None and self.environment.goals is not None and moment.is_first.all():
             self.agent.set_goal(as_observation(truth.observe(moment.info["goal"])))
-        return self.agent.act(moment.observation, moment.is_first)
+        _, decision = self.agent.act(moment.observation, moment.is_first)
+        return decision.action.cpu().numpy(), decision
+
+
+def _acts(agent: Agent, environment: Environment) -> Act:
+    """The agent as a controller that is given each episode's goal."""
+    return _Acts(agent, environment) if environment.truth is not None else AgentPlays(agent, environment)
 
 
 def _agent(args: CollectArguments, environment: Environment) -> Agent:
     """The agent of a run. UserError when it cannot act in this environment."""
     setup(args.threads)
     agent = load(args.actor, args.device)
-    if difference := spec_diff(agent.spec.to_json(), environment.spec.to_json()):
+    mine, theirs = agent.spec.observation, environment.spec.observation
+    seen = [(x.pixel_shape, len(x.sensor_low), x.sensor_names) for x in (mine, theirs)]
+    if seen[0] != seen[1] or agent.spec.actions != environment.spec.actions:
         raise UserError(
-            f"the agent of {args.actor} cannot act in {args.env}, which has other observations or actions (- the "
-            f"agent's, + here): {difference}: give the environment and the --env-options that it was trained with"
+            f"the agent of {args.actor} cannot act in {args.env}, which has other observations or actions: give the "
+            "environment and the --env-options that it was trained with"
         )
     return agent
 

@@ -170,7 +170,7 @@ def _episodes(
         raise UserError(f"{config.env} is evaluated in whole episodes: give their number, --episodes 100")
     agent = load_agent(opened, args.device, args.threads, config, config != trained_for)
     _check_policy(args, config, agent)
-    limit = args.budget or environment.max_steps or config.max_steps
+    limit = args.budget or config.max_steps
     with Progress() as progress:
         result, _ = episodes.evaluate_episodes(
             agent, environment, count, limit, changes, args.seed, args.planner_seeds, progress

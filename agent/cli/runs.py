@@ -61,8 +61,8 @@ def retasked(config: Config, task: str, goal: tuple[str, ...], named: str | None
         config = dataclasses.replace(config, goal=goal)
         task = task or "goal"
     if task:
-        load_task(task)
         environment = open_environment(config, named)
+        load_task(task)
         drives, _ = purpose(environment, task, config.goal)
         return with_drives(config, drives, environment)
     for drive in config.cost.drives:

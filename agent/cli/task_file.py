@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 import torch
 
 from agent.config import Config
-from agent.errors import UserError, nearest
+from agent.errors import UserError, nearest, told
 from agent.interaction.environment import Environment
 from agent.spec import EnvSpec
 from envs.tasks import TASKS
@@ -32,19 +34,33 @@ def load_task(task: str) -> None:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"--task {task}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"task_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--task {task}: {file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # it is the user's code, which can raise anything
-        raise UserError(f"--task {task}: {file} fails: {type(error).__name__}: {error}") from error
+    module = _imported(path) or _run(task, path)
     cost = getattr(module, name, None)
     if not callable(cost):
         known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise UserError(f"--task {task}: {file} has no function {name!r}{nearest(name, known)}")
     DRIVES[task] = task_cost(cast(TaskCost, cost))
+
+
+def _imported(path: Path) -> ModuleType | None:
+    """The module of a file that is imported already, such as the one that registers the environment."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file is not None and Path(file).resolve() == path.resolve():
+            return module
+    return None
+
+
+def _run(task: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"task_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--task {task}: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is the user's code, which can raise anything
+        raise UserError(f"--task {task}: {path} fails: {told(error)}") from error
+    return module
 
 
 def with_drives(config: Config, drives: tuple[str, ...], environment: Environment) -> Config:
@@ -85,7 +101,7 @@ def check_task(task: str, spec: EnvSpec) -> None:
     except KeyError as error:
         raise UserError(f"--task {task} asks for what this environment does not have: {error.args[0]}") from error
     except Exception as error:  # it is the user's code, which can raise anything
-        raise UserError(f"--task {task} fails: {type(error).__name__}: {error}. Expected {FORM}") from error
+        raise UserError(f"--task {task} fails: {told(error)}. Expected {FORM}") from error
     if not isinstance(value, torch.Tensor) or value.shape != proprio.shape[:-1]:
         got = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
         raise UserError(
@@ -95,10 +111,10 @@ def check_task(task: str, spec: EnvSpec) -> None:
         raise UserError(f"--task {task} returns numbers that are not finite for readings inside their range")
     given = torch.autograd.grad(value.sum(), (proprio, actions), allow_unused=True) if value.requires_grad else ()
     given = [gradient for gradient in given if gradient is not None]
+    if not all(bool(g.isfinite().all()) for g in given):
+        raise UserError(f"--task {task} has gradients that are not finite for readings inside their range")
     if not any(bool(g.abs().sum() > 0) for g in given):
         raise UserError(
             f"--task {task} is not differentiable: its gradient by readings and action is nothing or zero. "
             "Use functions of torch, and no comparison or rounding alone"
         )
-    if not all(bool(g.isfinite().all()) for g in given):
-        raise UserError(f"--task {task} has gradients that are not finite for readings inside their range")

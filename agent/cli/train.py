@@ -16,7 +16,7 @@ from agent.cli import common, limits
 from agent.cli.task_file import check_task, load_task, with_drives
 from agent.config import Config, check
 from agent.console import table, tell
-from agent.derive import Reason, derive, explained, purpose
+from agent.derive import Reason, explained, purpose, settings
 from agent.errors import UserError, nearest
 from agent.inspection.watch import Gallery
 from agent.interaction.environment import environment_of
@@ -24,7 +24,6 @@ from agent.learning import parallel
 from agent.learning.policy import PLANS_AT_ONCE
 from agent.learning.train import train_run
 from agent.presets import PRESETS
-from envs import SIMULATORS
 from modules import perception
 from modules.cost import REWARD
 
@@ -92,22 +91,16 @@ def parse(arguments: list[str], program: str) -> TrainArguments:
 
 def settings_of(base: Config, task: str = "") -> tuple[Config, list[Reason]]:
     """Settings for the environment that `base` names: of its preset where there is one, else derived from its spec."""
-    load_task(task)
     environment = environment_of(base)
-    mine = base.env.rpartition(":")[2]
-    for make in PRESETS.values():
-        preset = make()
-        if preset.env == mine and mine in SIMULATORS:
-            kept = {name: getattr(base, name) for name in ("env", "env_options", "wrappers", "goal", "seed", "device")}
-            kept = {k: v for k, v in kept.items() if v != getattr(Config(), k)}
-            return dataclasses.replace(preset, **kept), []
-    return derive(base, environment, task)
+    load_task(task)  # after the environment, whose module may hold the task as well
+    config, reasons = settings(base, environment, task)
+    return (with_task(config, task) if task and not reasons else config), reasons
 
 
 def with_task(config: Config, task: str) -> Config:
     """The same agent with another purpose. UserError for a task that this environment cannot have."""
-    load_task(task)
     environment = environment_of(config)
+    load_task(task)
     return with_drives(config, purpose(environment, task, config.goal)[0], environment)
 
 
@@ -124,8 +117,9 @@ def run(args: TrainArguments, command_line: list[str]) -> int:
         return 0
     tell(f"\ntrained in {summary['train_wall_seconds']:.0f} s; the run folder is {args.folder}")
     named = f" --env {config.env}" if ":" in config.env else ""
-    for command in ("evaluate", "imagine"):
-        tell(f"  python run_agent.py {command} {args.folder}{named}")
+    own = "".join(f" --task {drive}" for drive in config.cost.drives if ":" in drive)
+    tell(f"  python run_agent.py evaluate {args.folder}{named}{own}")
+    tell(f"  python run_agent.py imagine {args.folder}{named}")
     tell(f"  python run_agent.py report {args.folder}")
     common.finish(summary, args.json)
     return 0
@@ -147,6 +141,8 @@ def _tell_purpose(args: TrainArguments) -> None:
     elif args.explain:
         raise UserError("--explain is for settings that are derived: give --env in place of a preset")
     if REWARD in config.cost.drives:
+        if not config.learn.reward_steps:
+            raise UserError("the environment's reward is wanted, so it has to be learned: give --learn.reward-steps")
         tell("  the environment's reward is used: a predictor of it is learned, and plans minimise it")
 
 

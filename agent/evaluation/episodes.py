@@ -169,20 +169,33 @@ class AgentPlays:
         self.goal: NDArray | None = None
         """(E, S) sensors of the goals under way."""
         self._begun = False
+        self._goals: dict[str, NDArray] | None = None
 
     def __call__(self, moment: Moment) -> tuple[NDArray, Decision]:
         """One decision of E episodes."""
         if not self._begun:
             self.begin(moment)
+        elif self._goals is not None and moment.is_first.any():
+            self._renew(moment)
         self._begun = True
         _, decision = self.agent.act(moment.observation, moment.is_first)
         return decision.action.cpu().numpy(), decision
 
     def begin(self, moment: Moment) -> None:
         """New episodes with the goals of this moment."""
-        goal = goal_percepts(moment, self.environment)
-        self.agent.set_goal(goal)
-        self.goal = None if goal is None else goal.get("sensors")
+        self._goals = goal_percepts(moment, self.environment)
+        self.agent.set_goal(self._goals)
+        self.goal = None if self._goals is None else self._goals.get("sensors")
+
+    def _renew(self, moment: Moment) -> None:
+        """The goals of episodes that begin now; the others keep theirs."""
+        fresh = goal_percepts(moment, self.environment)
+        if fresh is None or self._goals is None:
+            return
+        for name, goals in self._goals.items():
+            goals[moment.is_first] = fresh[name][moment.is_first]
+        self.agent.task = replace(self.agent.task, goal=self.agent.sense(self._goals)[0])
+        self.agent.weights_changed()
 
     def again(self) -> None:
         """The next call begins new episodes."""
@@ -200,7 +213,7 @@ def goal_percepts(moment: Moment, environment: Environment) -> dict[str, NDArray
     told = moment.info.get("goal_percept")
     if not isinstance(told, dict):
         return None
-    return {name: np.asarray(x) for name, x in told.items() if not name.startswith("_")}
+    return {name: np.array(x) for name, x in told.items() if not name.startswith("_")}
 
 
 def play(

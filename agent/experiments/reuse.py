@@ -8,8 +8,9 @@ import json
 
 from agent.config import Config, LearnConfig
 from agent.experiments.fields import field, replaced
+from modules.cost import REWARD
 
-PHASES = ("world model", "critic", "policy", "decoder", "acting")
+PHASES = ("world model", "critic", "reward", "policy", "decoder", "acting")
 """The phases of training in order, and what comes after them."""
 
 
@@ -24,6 +25,7 @@ READ: dict[str, tuple[str, ...]] = {
         *("learn.shuffle_critic_labels", "cost.goal_scale", "cost.saturate"),
         *("memory.capacity", "configurator.discount"),
     ),
+    "reward": _of_phase("reward"),
     "policy": (*_of_phase("policy"), "learn.plan_episodes"),
     "decoder": (*_of_phase("decoder"), "decoder"),
     "acting": (
@@ -40,14 +42,9 @@ def trainings(config: Config, full: Config) -> list[Config]:
     A setting that a training does not read has the full agent's value in it, so that variants which differ only later
     share it. The policy is therefore distilled from plans that are made as the full agent makes them.
     """
-    acting, learn = config.configurator, config.learn
-    needed = {
-        "world model": True,
-        "critic": config.critic.enabled and learn.critic_steps > 0 and acting.critic_weight > 0,
-        "policy": acting.mode == 1 and learn.policy_steps > 0,
-    }
+    needed, acting = _needed(config), config.configurator
     out: list[Config] = []
-    for last in [name for name, wanted in needed.items() if wanted]:
+    for last in needed:
         later = PHASES[PHASES.index(last) + 1 :]
         stage = config
         for phase in later:
@@ -55,11 +52,24 @@ def trainings(config: Config, full: Config) -> list[Config]:
                 stage = replaced(stage, path, field(full, path))
         if last != "world model":
             stage = replaced(stage, "configurator.discount", acting.discount)
-        without = [name for name in PHASES[1:4] if name in later or not needed.get(name)]
-        for name in without:
+        for name in [name for name in PHASES[1:-1] if name in later or name not in needed]:
             stage = replaced(stage, f"learn.{name}_steps", 0)
         out.append(stage)
     return out
+
+
+def _needed(config: Config) -> list[str]:
+    """The phases of `trainings`, in order."""
+    acting, learn, drives = config.configurator, config.learn, config.cost.drives
+    # A critic has a head for each intrinsic drive, so an agent that only wants reward has none.
+    critic = config.critic.enabled and learn.critic_steps > 0 and acting.critic_weight > 0 and {*drives} != {REWARD}
+    needed = {
+        "world model": True,
+        "critic": critic,
+        "reward": REWARD in drives and learn.reward_steps > 0,
+        "policy": acting.mode == 1 and learn.policy_steps > 0,
+    }
+    return [name for name, wanted in needed.items() if wanted]
 
 
 def shared(config: Config, full: Config) -> str:
@@ -67,9 +77,13 @@ def shared(config: Config, full: Config) -> str:
     mine, theirs = trainings(config, full), trainings(full, full)
     if mine == theirs:
         return "of full"
-    if mine[:2] == theirs[:2] and len(mine) > 1:
-        return "world model and critic of full"
-    return "world model of full" if mine[0] == theirs[0] else "its own"
+    same = 0
+    while same < min(len(mine), len(theirs)) and mine[same] == theirs[same]:
+        same += 1
+    if not same:
+        return "its own"
+    *first, last = _needed(config)[:same]
+    return f"{', '.join(first)}{' and ' * bool(first)}{last} of full"
 
 
 def digest(config: Config) -> str:

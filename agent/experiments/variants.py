@@ -94,6 +94,11 @@ weights, subgoals are drawn at random. A part that is worth no more than its pla
 """
 
 
+def _place(config: Config) -> tuple[str | tuple[str, ...], ...]:
+    """What the tasks of an evaluation depend on."""
+    return config.env, config.env_options, config.wrappers, config.goal
+
+
 def ablated(name: str, preset: Config, parts: dict[str, Change] = ABLATIONS) -> Config | None:
     """The preset without a part, or with its placebo; None, and a warning, where the part is inactive.
 
@@ -133,7 +138,7 @@ def varied(text: str, preset: Config, flag: str = "--vary") -> dict[str, Config]
             check(changed)
         except (TypeError, ValueError) as error:
             raise UserError(f"{flag} {path}={value}: {str(error).removeprefix('config.json has ')}") from error
-        if flag == "--vary" and (changed.env, changed.env_options) != (preset.env, preset.env_options):
+        if flag == "--vary" and _place(changed) != _place(preset):
             raise UserError(
                 f"--vary {path}: different environments have different tasks; --set changes it for all rows"
             )
@@ -191,7 +196,7 @@ def variants(
                 out[f"{flag[2:]} {name}"] = Variant(changed, flags=(flag, name))
     for name in against:
         other = with_settings(PRESETS[name](), settings)
-        if (other.env, other.env_options) != (full.env, full.env_options):
+        if _place(other) != _place(full):
             raise UserError(f"--against {name} has another environment than {preset}: their tasks cannot be compared")
         out[name] = Variant(other, flags=("--against", name))
     for text in vary:

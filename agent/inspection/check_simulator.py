@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from agent.config import Config
 from agent.evaluation import evaluate
 from agent.inspection.check_speed import speed_finding
 from agent.inspection.finding import Finding
@@ -62,9 +63,9 @@ def tasks(env: SimEnv, seed: int) -> Iterator[Finding]:
         yield Finding("tasks", "ok", found)
 
 
-def speed(env: SimEnv, seed: int, length: int, block: int) -> Iterator[Finding]:
+def speed(env: SimEnv, seed: int, config: Config) -> Iterator[Finding]:
     """Steps of a batch as arrays, the way training explores a Simulator."""
-    simulator, rng = env.simulator, np.random.default_rng(seed)
+    simulator, rng, block = env.simulator, np.random.default_rng(seed), config.world_model.action_block
     batch = simulator.reset(rng, BATCH)
     actions = rng.uniform(simulator.action_low, simulator.action_high, (STEPS, BATCH, len(simulator.action_low)))
     stepping = observing = 0.0
@@ -78,4 +79,4 @@ def speed(env: SimEnv, seed: int, length: int, block: int) -> Iterator[Finding]:
             observing += time.perf_counter() - began
     observing *= STEPS / block / -(-STEPS // block)  # what STEPS steps would need if block divided them
     rate = STEPS * BATCH / (stepping + observing)
-    yield speed_finding(rate, observing / (stepping + observing), f"in batches of {BATCH} on one core", length, block)
+    yield speed_finding(rate, observing / (stepping + observing), f"in batches of {BATCH} on one core", config)

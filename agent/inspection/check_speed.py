@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 import gymnasium as gym
-from numpy.typing import NDArray
 
-from agent import config
+from agent.config import Config
 from agent.inspection.finding import Finding
 
 SLOW = 60  # minutes of exploration above which the speed is a warning
@@ -35,7 +35,7 @@ class _ObservingClock:
             self._outermost = None
 
 
-def observing_share(env: gym.Env, seed: int, actions: NDArray) -> float | None:
+def observing_share(env: gym.Env, seed: int, actions: Sequence[Any]) -> float | None:
     """Share of the time of step() that goes into observing or rendering; None when no function is named like that."""
     clock, total, before = _ObservingClock(), 0.0, sys.getprofile()
     env.reset(seed=seed)
@@ -52,31 +52,30 @@ def observing_share(env: gym.Env, seed: int, actions: NDArray) -> float | None:
     return clock.seconds / total if clock.calls else None
 
 
-def speed_finding(rate: float, share: float | None, how: str, length: int, block: int) -> Finding:
+def speed_finding(rate: float, share: float | None, how: str, config: Config) -> Finding:
     """How fast the environment is, where its time goes, and how long exploration would take.
 
     Args:
         rate: environment steps (primitive actions) in a second.
         share: of the time, that goes into observing or rendering; None when it is unknown.
         how: how it was measured, to complete "... environment steps/s".
-        length: blocks in a training episode.
-        block: primitive actions in a block.
+        config: of the training.
 
     Returns:
         A warning when exploration would take longer than SLOW minutes.
     """
-    episodes = config.ExploreConfig.episodes
-    minutes = episodes * length * block / rate / 60
+    collect = config.collect
+    steps = collect.steps or collect.episodes * collect.length * config.world_model.action_block
+    minutes = steps / rate / 60
     parts = "time not split: step() has no separate function for observations"
     if share is not None:
         parts = f"{100 * (1 - share):.0f} % stepping, {100 * share:.0f} % observing or rendering"
-    found = (
-        f"{rate:.0f} environment steps/s {how} ({parts}); "
-        f"exploring {episodes} episodes of {length} blocks takes {minutes:.1f} minutes or more"
-    )
+    amount = f"{steps} steps" if collect.steps else f"{collect.episodes} episodes of {collect.length} blocks"
+    found = f"{rate:.0f} environment steps/s {how} ({parts}); exploring {amount} takes {minutes:.1f} minutes or more"
     if minutes <= SLOW:
         return Finding("speed", "ok", found)
     cheaper = "render smaller or simpler frames" if share is not None and share > 0.5 else "make step() faster"
-    fewer = max(1, int(episodes * SLOW / minutes))
-    advice = f"{cheaper}, or train with --collect.episodes {fewer} for {SLOW} minutes of exploration"
-    return Finding("speed", "warning", found, advice)
+    fewer = f"--steps {max(1, int(steps * SLOW / minutes))}"
+    if not collect.steps:
+        fewer = f"--collect.episodes {max(1, int(collect.episodes * SLOW / minutes))}"
+    return Finding("speed", "warning", found, f"{cheaper}, or train with {fewer} for {SLOW} minutes of exploration")

@@ -16,6 +16,10 @@ from modules.types import Perception, State
 def ridge(x: Tensor, y: Tensor, strength: float = 1e-4) -> Tensor:
     """Weights (D + 1, F) of the linear probe y ~ [x, 1]: x (N, D), y (N, F)."""
     x = torch.cat([x, x.new_ones(len(x), 1)], 1).double()
+    if x.shape[1] > 2 * len(x):  # the same weights from a matrix of samples, far smaller than one of features
+        kernel = x @ x.T
+        kernel += strength * x.square().sum(0).mean() * torch.eye(len(x), dtype=x.dtype, device=x.device)
+        return (x.T @ torch.linalg.solve(kernel, y.double())).float()
     gram = x.T @ x
     gram += strength * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype, device=x.device)
     return torch.linalg.solve(gram, x.T @ y.double()).float()

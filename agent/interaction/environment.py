@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
 import gymnasium as gym
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agent.config import Config, options_of
-from agent.errors import UserError, nearest
+from agent.errors import UserError, nearest, told
 from agent.spec import EnvSpec, aimed, goal_of
 from envs import SIMULATORS, SimEnv, Simulator, SimVectorEnv, adapters, packages
 from envs.api import Expert, Factors, Goals, Scenes, View
@@ -33,8 +36,8 @@ class Environment:
 
     name: str
     spec: EnvSpec
-    make: Callable[[int], VectorEnv]
-    """N copies: ours are stepped as arrays, others by Gymnasium."""
+    make: Callable[..., VectorEnv]
+    """N copies: ours are stepped as arrays, others by Gymnasium, with processes=True each in a process of its own."""
     truth: Simulator | None = None
     """The laws themselves, over arrays of physical states: for oracles and diagnosis."""
     goals: Goals | None = None
@@ -122,24 +125,81 @@ def make_one(env_id: str, options: Mapping[str, Any], wrappers: Sequence[str] = 
     Raises:
         UserError: it cannot be made, or not with what is asked.
     """
+    env = make_plain(env_id, options, wrappers, **more)
+    if isinstance(env.unwrapped, SimEnv) and not wrappers:
+        return env
     try:
-        env = packages.make(env_id, **options, **more)
-        env = adapters.adapted(env) if not wrappers else _wrapped(env, wrappers)
-        return env if isinstance(env.unwrapped, SimEnv) and not wrappers else Senses(env)
-    except gym.error.DependencyNotInstalled as error:
-        raise UserError(f"environment {env_id!r} cannot be made: {error}. {packages.install_hint(error)}") from error
-    except gym.error.Error as error:
+        return Senses(env)
+    except Exception as error:  # the first reset runs the user's own code, which may raise anything
+        _close(env)
+        if isinstance(error, Unperceivable):
+            raise UserError(f"environment {env_id} {error}") from error
+        raise UserError(f"environment {env_id} fails in its first reset: {because_of(error)}") from error
+
+
+def make_plain(env_id: str, options: Mapping[str, Any], wrappers: Sequence[str] = (), **more: Any) -> gym.Env:
+    """One copy of a Gymnasium environment in its wrappers, as it is: arguments and errors as of `make_one`."""
+    name = _imported(env_id)
+    given = {**options, **more}
+    try:
+        with warnings.catch_warnings():  # it is an error here, below
+            warnings.filterwarnings("ignore", message=".*not in the possible render_modes")
+            env = packages.make(env_id, **given)
+    except gym.error.UnregisteredEnv as error:
         known = [*SIMULATORS, *gym.registry]
-        raise UserError(f"no environment {env_id!r}{nearest(env_id, known)}: {error}") from error
-    except Unperceivable as error:
-        raise UserError(f"environment {env_id} {error}") from error
-    except UserError:
+        hint = nearest(name, known) or f"; this project's own are {', '.join(SIMULATORS)}"
+        raise UserError(f"no environment {name!r}{hint}. For an environment of your own give module:Id-v0") from error
+    except Exception as error:  # the user's own code may raise anything, and packages raise AssertionError
+        asked = f" with options {given}" if given else ""
+        raise UserError(f"environment {env_id} cannot be made{asked}: {because_of(error)}") from error
+    try:
+        mode, offered = given.get("render_mode"), env.metadata.get("render_modes") or ()
+        if mode is not None and mode not in offered:
+            has = f"it offers {', '.join(map(str, offered))}" if offered else "it declares none in its metadata"
+            raise UserError(f"environment {env_id} offers no render_mode {mode!r}: {has}")
+        if not wrappers:
+            return adapters.adapted(env)
+        try:
+            # Some look at it when they are made, as AddRenderObservation does: let every copy look the same then.
+            env.reset(seed=0)
+        except Exception as error:
+            raise UserError(f"environment {env_id} fails in its first reset: {because_of(error)}") from error
+        return _wrapped(env, wrappers)
+    except BaseException:
+        _close(env)
         raise
-    except Exception as error:  # the user's own code may raise anything
-        hint = packages.install_hint(error) if isinstance(error, ImportError) else ""
+
+
+def _imported(env_id: str) -> str:
+    """The id without its module, which is imported. UserError where that fails."""
+    module, colon, name = env_id.rpartition(":")
+    try:
+        if colon:
+            importlib.import_module(module)
+    except Exception as error:  # it is the user's code
         raise UserError(
-            f"environment {env_id!r} cannot be made with options {dict(options)}: {error}{f'. {hint}' if hint else ''}"
+            f"module {module!r} of {env_id!r} cannot be imported: {told(error)}. Start in its folder with PYTHONPATH=."
         ) from error
+    return name
+
+
+def because_of(error: Exception) -> str:
+    """What went wrong in code that is not ours, in one line, and what to install if that is it."""
+    if isinstance(error, gym.error.DependencyNotInstalled | ModuleNotFoundError):
+        return " ".join(packages.install_hint(error).split())
+    advice = gl_advice(error)
+    return f"{told(error)}; {advice}" if advice else told(error)
+
+
+GL_ADVICE = (
+    "install an OpenGL driver: apt install libegl1 and set MUJOCO_GL=egl, or apt install libosmesa6 and set "
+    "MUJOCO_GL=osmesa"
+)
+
+
+def gl_advice(error: Exception) -> str:
+    """What to install, when an exception says that there is no OpenGL."""
+    return GL_ADVICE if re.search(r"\begl|osmesa|glfw|opengl|glad|gl ?context|display", told(error).lower()) else ""
 
 
 def _wrapped(env: gym.Env, wrappers: Sequence[str]) -> gym.Env:
@@ -152,11 +212,31 @@ def _wrapped(env: gym.Env, wrappers: Sequence[str]) -> gym.Env:
             raise UserError(
                 f"--wrappers takes module:Class, such as gymnasium.wrappers:FlattenObservation, got {wrapper!r}"
             )
-        made = getattr(importlib.import_module(module), name, None)
-        if made is None:
-            raise UserError(f"--wrappers {wrapper}: module {module!r} has no {name!r}")
-        env = made(env)
+        try:
+            found = importlib.import_module(module)
+        except Exception as error:  # it is the user's code
+            raise UserError(
+                f"--wrappers {wrapper}: module {module!r} cannot be imported: {told(error)}. For a module of your own "
+                "start in its folder with PYTHONPATH=."
+            ) from error
+        made = getattr(found, name, None)
+        if not callable(made):
+            known = [n for n, x in vars(found).items() if isinstance(x, type) and issubclass(x, gym.Wrapper)]
+            raise UserError(f"--wrappers {wrapper}: module {module!r} has no {name!r}{nearest(name, known)}")
+        try:
+            outer = made(env)
+        except Exception as error:
+            needs = "It is given the environment alone: one that needs more is written as a class of your own"
+            raise UserError(f"--wrappers {wrapper} fails: {told(error)}. {needs}") from error
+        if not isinstance(outer, gym.Env):
+            raise UserError(f"--wrappers {wrapper} makes a {type(outer).__name__}, not an environment")
+        env = outer
     return env
+
+
+def _close(env: gym.Env) -> None:
+    with suppress(Exception):  # what went wrong before is what matters
+        env.close()
 
 
 def find_senses(env: gym.Env) -> Senses:
@@ -226,7 +306,8 @@ def _actions_in(space: gym.Space) -> Actions:
     if isinstance(space, gym.spaces.Discrete):
         return DiscreteActions((int(space.n),), (int(space.start),))
     if isinstance(space, gym.spaces.MultiDiscrete):
-        return DiscreteActions(tuple(int(n) for n in space.nvec), kind="multi")
+        start = tuple(int(n) for n in space.start)
+        return DiscreteActions(tuple(int(n) for n in space.nvec), start if any(start) else (), kind="multi")
     assert isinstance(space, gym.spaces.Box)
     return BoxActions(tuple(float(x) for x in space.low), tuple(float(x) for x in space.high))
 
@@ -240,8 +321,9 @@ def _seconds(env: gym.Env) -> float | None:
     return None
 
 
-def _make_vector(one: Callable[..., gym.Env], count: int) -> VectorEnv:
-    return SyncVectorEnv([partial(Guarded, one)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+def _make_vector(one: Callable[..., gym.Env], count: int, processes: bool = False) -> VectorEnv:
+    kind = AsyncVectorEnv if processes else SyncVectorEnv
+    return kind([partial(Guarded, one)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 def _observation_of(simulator: Simulator) -> ObservationSpec:

@@ -98,7 +98,7 @@ def explore_shard(shard: tuple[ExploreConfig, Environment, int, np.random.SeedSe
     rng = np.random.default_rng(stream)
     if environment.truth is not None:
         return explore_simulator(config, environment, block, rng)
-    envs = environment.make(COPIES)
+    envs = environment.make(COPIES, processes=True) if config.processes else environment.make(COPIES)
     try:
         return explore_vector(config, envs, block, rng, environment.spec.actions, rewards)
     finally:

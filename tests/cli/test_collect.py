@@ -12,10 +12,13 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
+from agent.build import build
 from agent.cli import collect
 from agent.interaction.environment import open_environment
 from agent.interaction.episodes import recorded
+from agent.interaction.scaling import fitted
 from agent.spec import as_tensors
 from agent.storage.dataset import Dataset, DatasetWriter, describe
 from agent.storage.run import Run
@@ -63,11 +66,12 @@ def test_a_seed_of_an_episode_is_that_of_its_reset(call, tmp_path):
     seeds = [e.seed for e in dataset]
     assert seeds == [*range(seeds[0], seeds[0] + 8), -1, -1]
     for episode in list(dataset)[:8]:
-        np.testing.assert_array_equal(env.reset(seed=episode.seed)[0], episode.sensors[0])
+        np.testing.assert_array_equal(env.reset(seed=episode.seed)[0], episode.sensors[0, :3])
         for t, action in enumerate(episode.actions):
             seen, reward, *_ = env.step(action)
-            np.testing.assert_array_equal(seen, episode.sensors[t + 1])
+            np.testing.assert_array_equal(seen, episode.sensors[t + 1, :3])
             assert reward == episode.rewards[t]
+        assert not episode.sensors[:, 3].any(), "it was cut off, and did not end"
     env.close()
 
 
@@ -83,10 +87,16 @@ def test_environments_of_this_project_are_recorded(call, tmp_path, env):
 # Who acts
 
 
-def run_of(folder, **changes):
+def scaled_by_data(spec):
+    """The spec as an exploration scales it."""
+    values = torch.rand(50, 3, len(spec.observation.sensor_low), generator=torch.Generator().manual_seed(0))
+    return fitted(spec, SimpleNamespace(sensors=values))
+
+
+def run_of(folder, spec=None, **changes):
     """A run whose agent has learned nothing; its folder is as training leaves it."""
     config = tiny_maze(**changes)
-    agent, _ = born(config)
+    agent = born(config)[0] if spec is None else build(config, spec)
     weights = {f"{m}.{k}": v for m, module in agent.modules().items() for k, v in module.state_dict().items()}
     with Run.create_or_resume(folder, dataclasses.asdict(config), ["train"]) as run:
         run.resume()
@@ -108,7 +118,40 @@ def test_the_agent_of_a_run_acts(call, tmp_path):
 def test_an_agent_of_another_environment_is_refused(call, tmp_path):
     run = run_of(tmp_path / "run")
     said = one_line(*call(*QUICK, "--actor", run, "--out", tmp_path / "data"))
-    assert "cannot act in Pendulum-v1" in said and "sensor_low" in said and not (tmp_path / "data").exists()
+    assert "cannot act in Pendulum-v1" in said and "--env-options" in said and not (tmp_path / "data").exists()
+
+
+def test_an_agent_that_scaled_its_sensors_by_what_it_saw_acts_in_its_environment(call, tmp_path):
+    """CartPole declares no limits of its speeds, so training has taken them from the data."""
+    spec = open_environment("CartPole-v1", {}).spec
+    assert np.isinf(spec.observation.sensor_high[1])
+    run = run_of(tmp_path / "run", scaled_by_data(spec), env="CartPole-v1", env_options=())
+    arguments = ("collect", "--env", "CartPole-v1", "--episodes", 2, "--actor", run, "--out", tmp_path / "data")
+    code, _, err = call(*arguments)
+    assert code == 0, err
+    assert len(list(Dataset.open(tmp_path / "data"))) == 2
+
+
+@pytest.mark.parametrize("acts", ["random", "agent"])
+def test_choices_are_recorded_as_the_agent_knows_them(call, tmp_path, acts):
+    actor = "random" if acts == "random" else run_of(tmp_path / "run", env="CartPole-v1", env_options=())
+    arguments = ("collect", "--env", "CartPole-v1", "--episodes", 3, "--actor", actor, "--out", tmp_path / "data")
+    assert call(*arguments)[0] == 0
+    env = gym.make("CartPole-v1")
+    for episode in Dataset.open(tmp_path / "data"):
+        assert episode.actions.shape == (episode.length, 2) and (episode.actions.sum(1) == 1).all()
+        assert episode.sensors[:, 4].tolist() == [0.0] * episode.length + [1.0], "it fell, and the agent is told"
+        np.testing.assert_array_equal(env.reset(seed=episode.seed)[0], episode.sensors[0, :4])
+        for t, action in enumerate(episode.actions.argmax(1)):
+            np.testing.assert_array_equal(env.step(action)[0], episode.sensors[t + 1, :4])
+    env.close()
+
+
+def test_what_is_recorded_is_what_the_wrappers_show(call, tmp_path):
+    arguments = (*QUICK, "--wrappers", "gymnasium.wrappers:FlattenObservation", "--out", tmp_path / "data")
+    assert call(*arguments)[0] == 0
+    names = Dataset.open(tmp_path / "data").spec["observation"]["sensor_names"]
+    assert list(names) == ["obs[0]", "obs[1]", "obs[2]", "ended"], "a wrapper may have changed what the numbers mean"
 
 
 def test_an_agent_is_given_the_goals_of_its_episodes(call, tmp_path, monkeypatch):
@@ -117,7 +160,7 @@ def test_an_agent_is_given_the_goals_of_its_episodes(call, tmp_path, monkeypatch
 
     def act(observation, is_first):
         firsts.append(is_first.copy())
-        return np.zeros((len(is_first), 2), np.float32), None
+        return None, SimpleNamespace(action=torch.zeros(len(is_first), 2))
 
     fake = SimpleNamespace(
         spec=maze.spec, world_model=SimpleNamespace(action_block=4), set_goal=lambda g: goals.append(g), act=act
@@ -167,10 +210,10 @@ class Faulty(gym.Env):
 
     def step(self, action):
         self.time += 1
-        fault = None
         if self.time == 1 and Faulty.left:
-            Faulty.left, fault = Faulty.left - 1, "the arm fell off"
-        return np.zeros(1, np.float32), 0.0, False, self.time >= 3 or fault is not None, {"fault": fault}
+            Faulty.left -= 1
+            raise RuntimeError("the arm fell off")
+        return np.zeros(1, np.float32), 0.0, False, self.time >= 3, {}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 import run_agent
 from agent.build import load, tensors
 from agent.cli import ablate as commands
-from agent.config import check, options_of
+from agent.config import Config, check, options_of
 from agent.errors import UserError
 from agent.evaluation.evaluate import evaluate
 from agent.experiments import cells as ablate
@@ -23,6 +23,7 @@ from agent.experiments.variants import ABLATIONS, FULL, PLACEBOS, Variant, setti
 from agent.interaction.environment import open_environment
 from agent.learning.train import train_run
 from agent.presets import PRESETS, point_maze, two_rooms
+from modules import cost
 from modules.types import State
 from tests.helpers import born, tiny, tiny_maze
 
@@ -36,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch):
 
 def test_every_ablation_changes_an_agent_that_has_everything():
     weights = dataclasses.replace(two_rooms().losses, temporal=1.0, within_episode=1.0)
-    drives = dataclasses.replace(point_maze().cost, drives=("goal", "effort", "contact"))
+    drives = dataclasses.replace(point_maze().cost, drives=("goal", "effort", "survive", "contact"))
     everything = dataclasses.replace(point_maze(), losses=weights, cost=drives)
     changed = {name: change(everything) for name, change in ABLATIONS.items()}
     idle = {name for name, config in changed.items() if config == everything}
@@ -142,15 +143,24 @@ def test_only_what_acting_needs_is_trained():
     assert len(trainings(ABLATIONS["critic"](full), full)) == 1
 
 
-def test_a_training_in_stages_gives_the_weights_of_one_in_one_piece(tmp_path: Path):
-    full = tiny()
+def rewarded() -> Config:
+    """An agent of a Gymnasium environment that learns its reward, beside a drive of its own."""
+    config = tiny_maze(env="Pendulum-v1", env_options=(), cost=cost.Config(drives=("effort", "reward")))
+    return dataclasses.replace(config, learn=dataclasses.replace(config.learn, reward_steps=9))
+
+
+@pytest.mark.parametrize(("make", "stages"), [(tiny, 3), (rewarded, 4)])
+def test_a_training_in_stages_gives_the_weights_of_one_in_one_piece(make, stages: int, tmp_path: Path):
+    full = make()
     whole = dataclasses.replace(full, learn=dataclasses.replace(full.learn, decoder_steps=0))
     train_run(whole, tmp_path / "whole", [])
     before = None
-    for number, config in enumerate(trainings(ABLATIONS["mode2"](full), full)):
+    found = trainings(ABLATIONS["mode2"](full), full)
+    assert len(found) == stages
+    for number, config in enumerate(found):
         train_run(config, tmp_path / str(number), [], resume_from=before)
         before = tmp_path / str(number)
-    one, other = (tensors(load(tmp_path / name)) for name in ("whole", "2"))
+    one, other = (tensors(load(tmp_path / name)) for name in ("whole", str(stages - 1)))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 

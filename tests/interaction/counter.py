@@ -46,13 +46,23 @@ class Counter(gym.Env):
         return self.observe(), self.reward, over and self.terminates, over and not self.terminates, {}
 
 
+def ends(copy: int) -> bool:
+    """Whether the episodes of this copy terminate: every other copy's do."""
+    return copy % 2 == 0
+
+
 def counters(
-    mode: AutoresetMode, lengths: list[int], form: str = "sensors", reward: float = 0.0, copy: bool = True
+    mode: AutoresetMode,
+    lengths: list[int],
+    form: str = "sensors",
+    reward: float = 0.0,
+    copy: bool = True,
+    terminates: bool | None = None,
 ) -> SyncVectorEnv:
-    """One Counter for each length of episode; every other one terminates, the others are truncated."""
+    """One Counter for each length of episode; every other one (`ends`) terminates, the others are truncated."""
     return SyncVectorEnv(
         [
-            lambda i=i, n=n: Counter(i, n, terminates=i % 2 == 0, form=form, reward=reward)
+            lambda i=i, n=n: Counter(i, n, ends(i) if terminates is None else terminates, form=form, reward=reward)
             for i, n in enumerate(lengths)
         ],
         autoreset_mode=mode,

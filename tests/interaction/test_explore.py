@@ -16,12 +16,13 @@ from agent.interaction.explore import Explorer, explore, explore_simulator, expl
 from agent.interaction.replay import Replay
 from envs import PointMaze, Simulator, SimVectorEnv, TwoRooms
 from modules.actions import BoxActions, DiscreteActions
-from tests.interaction.counter import SPACE, counters
+from tests.interaction.counter import SPACE, counters, ends
 
 
 def replay_of(pieces: dict[str, Any]) -> Replay:
+    """What one shard gives, as a replay; how it came about (`explore.explore`) is not part of the pieces."""
     replay = Replay()
-    replay.append(pieces)
+    replay.append({name: x for name, x in pieces.items() if name not in ("taken", "faults")})
     return replay
 
 
@@ -40,15 +41,23 @@ def gathered(
         envs.close()
 
 
-def check_pieces(data: Replay, length: int, block: int) -> None:
-    """Every piece lies in one episode of one copy, and each block of actions explains the change that follows it."""
+def check_pieces(data: Replay, lengths: list[int], length: int, block: int) -> None:
+    """Every piece lies in one episode of one copy, and each block of actions explains the change that follows it.
+
+    Where an episode terminates inside a piece, its last observation stays to the end, under rest.
+    """
     assert data.sensors is not None and data.actions.dtype == torch.float32
     assert data.sensors.shape[:2] == (data.episodes, length + 1) and data.actions.shape[1:] == (length, block, 2)
     copy, episode, time, *sums = data.sensors.double().unbind(-1)
     assert (copy == copy[:, :1]).all() and (episode == episode[:, :1]).all(), "a piece crosses a reset"
-    assert torch.equal(time, time[:, :1] + block * torch.arange(length + 1)), "observations are not a block apart"
-    change = torch.stack(sums, -1).diff(dim=1)
-    torch.testing.assert_close(change, data.actions.double().sum(2), rtol=0, atol=1e-4)
+    over = torch.tensor([n if ends(i) else 10**6 for i, n in enumerate(lengths)])[copy[:, :1].long()]
+    expected = torch.minimum(time[:, :1] + block * torch.arange(length + 1), over)
+    assert torch.equal(time, expected), "observations are not a block apart"
+    moments = time[:, :1, None] + torch.arange(length * block).reshape(length, block)
+    real = moments < over[..., None]
+    taken = data.actions.double() * real[..., None]
+    torch.testing.assert_close(torch.stack(sums, -1).diff(dim=1), taken.sum(2), rtol=0, atol=1e-4)
+    assert (data.actions[~real] == SPACE.rest(torch.zeros(2))).all(), "something is done after the end"
     pieces = {(int(c), int(e), int(t)) for c, e, t in zip(copy[:, 0], episode[:, 0], time[:, 0], strict=True)}
     assert len(pieces) == data.episodes, "a piece is there twice"
 
@@ -57,7 +66,7 @@ def check_pieces(data: Replay, length: int, block: int) -> None:
 @pytest.mark.parametrize("lengths", [[17, 30, 13, 12], [25], [24, 24]], ids=str)
 def test_no_piece_crosses_a_reset(mode: AutoresetMode, lengths: list[int]):
     data = gathered(counters(mode, lengths))
-    check_pieces(data, 3, 4)
+    check_pieces(data, lengths, 3, 4)
     assert data.sensors is not None
     assert {int(c) for c in data.sensors[:, 0, 0]} == set(range(len(lengths))), "a copy gave nothing"
     assert int(data.sensors[:, 0, 1].max()) > 1, "the test is of no use without resets"
@@ -65,27 +74,30 @@ def test_no_piece_crosses_a_reset(mode: AutoresetMode, lengths: list[int]):
     assert (data.sensors[:, 0, 2] == 0).any()
     for copy, length in enumerate(lengths):
         times = data.sensors[data.sensors[:, 0, 0] == copy][:, :, 2]
-        assert times.max() == length // 12 * 12, "pieces follow each other without a gap, to the end of the episode"
+        last = length if ends(copy) else length // 12 * 12
+        assert times.max() == last, "pieces follow each other without a gap, to the end of the episode"
         assert ((times[:, 0] % 12) == 0).all()
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize(("length", "block"), [(5, 1), (1, 7), (2, 3)])
 def test_any_length_and_block(mode: AutoresetMode, length: int, block: int):
-    check_pieces(gathered(counters(mode, [11, 8, 9]), 30, length, block), length, block)
+    check_pieces(gathered(counters(mode, [11, 8, 9]), 30, length, block), [11, 8, 9], length, block)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_actions_are_held_for_the_blocks_that_are_kept(mode: AutoresetMode):
     """Episodes end in the middle of a block; the blocks of the next one begin with it."""
-    data = gathered(counters(mode, [17, 30, 14]), held=1.0)
-    assert torch.equal(data.actions, data.actions[:, :, :1].expand_as(data.actions))
-    assert len(torch.unique(data.actions[:, :, 0].flatten(0, 1), dim=0)) > 100
+    data = gathered(counters(mode, [17, 30, 14]), episodes=60, held=1.0)
+    assert data.sensors is not None
+    actions = data.actions[data.sensors[..., 2].diff(dim=1) == 4]  # blocks in which no episode terminates
+    assert torch.equal(actions, actions[:, :1].expand_as(actions))
+    assert len(torch.unique(actions[:, 0], dim=0)) > 100
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_worlds_may_write_all_observations_into_the_same_memory(mode: AutoresetMode):
-    check_pieces(gathered(counters(mode, [17, 13], copy=False)), 3, 4)
+    check_pieces(gathered(counters(mode, [17, 13], copy=False)), [17, 13], 3, 4)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -95,9 +107,10 @@ def test_pictures_and_dicts(mode: AutoresetMode, form: str):
     assert data.pixels is not None and data.pixels.dtype == torch.uint8 and data.pixels.shape[1:] == (4, 3, 2, 2)
     time, copy, episode = data.pixels[..., 0, 0].long().unbind(-1)
     assert (copy == copy[:, :1]).all() and (episode == episode[:, :1]).all()
-    assert torch.equal(time, time[:, :1] + 4 * torch.arange(4))
+    after = time[:, :1] + 4 * torch.arange(4)
+    assert torch.equal(time, torch.where(copy == 0, after.clamp(max=17), after))
     if form == "both":
-        check_pieces(data, 3, 4)
+        check_pieces(data, [17, 13], 3, 4)
         assert data.sensors is not None and torch.equal(data.sensors[..., 2].long(), time)
     else:
         assert data.sensors is None
@@ -124,7 +137,7 @@ def test_reward_is_never_read(mode: AutoresetMode):
     assert same(plain, poisoned)
 
 
-def test_reward_is_not_touched_at_all_and_of_info_only_the_state_of_simulators_and_faults():
+def test_reward_is_not_touched_at_all_and_of_info_only_states_scenes_and_faults():
     class Untouchable:
         def __getattribute__(self, name: str) -> Any:
             raise AssertionError(f"reward.{name} was read")
@@ -133,10 +146,10 @@ def test_reward_is_not_touched_at_all_and_of_info_only_the_state_of_simulators_a
             raise AssertionError("reward was read")
 
     class OnlyState(dict):
-        """An info that may be asked for `state`, which is kept for probes, for faults, and for nothing else."""
+        """An info that may be asked for `state` and `scene`, which are kept, for faults, and for nothing else."""
 
         def get(self, key: str, default: Any = None) -> Any:
-            assert key in ("state", "fault", "final_info"), f"info[{key!r}] was read"
+            assert key in ("state", "scene", "fault", "reset_fault", "final_info"), f"info[{key!r}] was read"
             return default
 
         def _refuse(self, *_: Any) -> Any:
@@ -157,7 +170,18 @@ def test_reward_is_not_touched_at_all_and_of_info_only_the_state_of_simulators_a
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_episodes_that_are_too_short_are_an_error_and_not_an_endless_loop(mode: AutoresetMode):
     with pytest.raises(UserError, match=r"--collect\.length"):
-        gathered(counters(mode, [11, 7]), episodes=2)
+        gathered(counters(mode, [11, 7], terminates=False), episodes=2)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_short_episodes_that_terminate_are_filled_up(mode: AutoresetMode):
+    """Each is one piece: what it was, and then its end, which lasts."""
+    data = gathered(counters(mode, [7, 11]), episodes=9)
+    check_pieces(data, [7, 11], 3, 4)
+    assert data.sensors is not None
+    assert (data.sensors[:, 0, 0] == 0).all(), "those that are only cut off are too short"
+    assert data.sensors[:, :, 2].tolist() == [[0, 4, 7, 7]] * 9
+    assert data.sensors[:, 0, 1].tolist() == list(range(9)), "every episode, in order"
 
 
 def same(a: Replay, b: Replay) -> bool:

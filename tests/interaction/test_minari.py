@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from agent.config import Config
 from agent.errors import DamagedFile, UserError
 from agent.interaction.driver import drive
 from agent.interaction.environment import Environment, open_environment
 from agent.interaction.episodes import Episodes, recorded
+from agent.interaction.recorded import replay_from
 from agent.spec import EnvSpec
 from agent.storage.dataset import Dataset, DatasetWriter, RecordedEpisode
+from envs.senses import Senses
 from modules.actions import BoxActions
 from modules.types import ObservationSpec
 
@@ -131,7 +135,9 @@ def test_minari_itself_reads_what_is_exported(tmp_path):
     found = minari.load_dataset("mine-v3")
     assert (found.total_episodes, found.total_steps) == (len(dataset), dataset.steps)
     env = found.recover_environment()
-    assert env.spec.max_episode_steps == 9 and env.observation_space == found.observation_space
+    assert env.spec.max_episode_steps == 9
+    perceived = Senses(env).observation_space
+    assert isinstance(perceived, spaces.Dict) and perceived["sensors"] == found.observation_space
     env.close()
     for mine, theirs in zip(dataset, found, strict=True):
         np.testing.assert_array_equal(mine.sensors, theirs.observations)
@@ -184,11 +190,26 @@ def theirs(observations: Any, space: spaces.Space, actions: Any = None, name: st
 def test_numbers_of_double_precision_are_rounded_to_those_that_the_agent_perceives(tmp_path):
     exact = np.random.default_rng(0).standard_normal((4, 3))
     name = theirs(exact, spaces.Box(-np.inf, np.inf, (3,), np.float64), env="Pendulum-v1")
-    found = recorded(f"minari:{name}", open_environment("Pendulum-v1", {}), {})
-    for episode in found.episodes:
+    for episode in from_minari(name):
         np.testing.assert_array_equal(episode.sensors, exact.astype(np.float32))
         assert episode.rewards.tolist() == [0.1, 0.2, 0.3] and episode.seed == -1
-    assert found.about["actor"] == "SAC" and found.about["env"] == "Pendulum-v1"
+
+
+def test_episodes_of_others_are_learned_from_as_the_agent_perceives_them():
+    """The environment's own numbers, and that the episode has ended, which nobody else records."""
+    exact = np.random.default_rng(0).standard_normal((4, 3))
+    name = theirs(exact, spaces.Box(-np.inf, np.inf, (3,), np.float64), env="Pendulum-v1")
+    base = Config(env="Pendulum-v1", data=f"minari:{name}")
+    config = replace(
+        base, collect=replace(base.collect, length=3), world_model=replace(base.world_model, action_block=1)
+    )
+    replay, about = replay_from(config, open_environment("Pendulum-v1", {}), rewards=True)
+    assert replay.sensors is not None and replay.rewards is not None
+    for sensors, rewards in zip(replay.sensors.numpy(), replay.rewards.tolist(), strict=True):
+        np.testing.assert_array_equal(sensors[:, :3], exact.astype(np.float32))
+        assert sensors[:, 3].tolist() == [0, 0, 0, 1] and rewards == pytest.approx([0.1, 0.2, 0.3])
+    assert len(replay) == 2 and replay.actions.shape == (2, 3, 1, 1) and replay.steps == 6
+    assert about["actor"] == "SAC" and about["env"] == "Pendulum-v1"
 
 
 def test_observations_of_another_form_are_read_by_a_function():
