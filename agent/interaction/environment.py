@@ -144,7 +144,7 @@ def make_plain(env_id: str, options: Mapping[str, Any], wrappers: Sequence[str] 
     try:
         with warnings.catch_warnings():  # it is an error here, below
             warnings.filterwarnings("ignore", message=".*not in the possible render_modes")
-            env = packages.make(env_id, **given)
+            env = packages.make(env_id, disable_env_checker=True, **given)  # the guard watches, and check checks
     except gym.error.UnregisteredEnv as error:
         known = [*SIMULATORS, *gym.registry]
         hint = nearest(name, known) or f"; this project's own are {', '.join(SIMULATORS)}"
