@@ -38,7 +38,7 @@ def told(error: BaseException) -> str:
     """Kind, message and place of an exception in one line: what to say of code that is not ours."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     text = str(error)
-    if not text and isinstance(error, AssertionError) and frames:
+    if not text and frames and (frames[-1].line or "").startswith("assert "):
         text = frames[-1].line or ""
     text = " ".join(text.split())
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

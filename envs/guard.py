@@ -42,7 +42,7 @@ class Guarded(gym.Wrapper):
     needed a new environment, `info["reset_fault"]` of that reset says why; the episode that begins is sound.
 
     A broken environment is closed at once. In one process, closing an environment that renders with OpenGL may turn the
-    pictures of others black; AsyncVectorEnv avoids that.
+    pictures of others black (not those of MuJoCo, `envs.opengl`); AsyncVectorEnv avoids that.
     """
 
     def __init__(self, make: Callable[[], gym.Env], time_limit: float = 30.0, check_space: bool = True) -> None:

@@ -173,7 +173,7 @@ def _episodes(
         raise UserError(f"{config.env} is evaluated in whole episodes: give their number, --episodes 100")
     agent = load_agent(opened, args.device, args.threads, config, config != trained_for)
     _check_policy(args, config, agent)
-    limit = args.budget or environment.max_steps or config.max_steps
+    limit = args.budget or config.max_steps
     kept, recording = min(args.record, count), None
     with Progress() as progress, sight_of(environment) if kept else nullcontext() as sight:
         recorder = None

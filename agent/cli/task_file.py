@@ -12,7 +12,7 @@ from typing import cast
 import torch
 
 from agent.config import Config
-from agent.errors import UserError, nearest
+from agent.errors import UserError, nearest, told
 from agent.interaction.environment import Environment
 from agent.spec import EnvSpec
 from envs.tasks import TASKS
@@ -59,7 +59,7 @@ def _run(task: str, path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # it is the user's code, which can raise anything
-        raise UserError(f"--task {task}: {path} fails: {type(error).__name__}: {error}") from error
+        raise UserError(f"--task {task}: {path} fails: {told(error)}") from error
     return module
 
 
@@ -101,7 +101,7 @@ def check_task(task: str, spec: EnvSpec) -> None:
     except KeyError as error:
         raise UserError(f"--task {task} asks for what this environment does not have: {error.args[0]}") from error
     except Exception as error:  # it is the user's code, which can raise anything
-        raise UserError(f"--task {task} fails: {type(error).__name__}: {error}. Expected {FORM}") from error
+        raise UserError(f"--task {task} fails: {told(error)}. Expected {FORM}") from error
     if not isinstance(value, torch.Tensor) or value.shape != proprio.shape[:-1]:
         got = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
         raise UserError(
@@ -111,10 +111,10 @@ def check_task(task: str, spec: EnvSpec) -> None:
         raise UserError(f"--task {task} returns numbers that are not finite for readings inside their range")
     given = torch.autograd.grad(value.sum(), (proprio, actions), allow_unused=True) if value.requires_grad else ()
     given = [gradient for gradient in given if gradient is not None]
+    if not all(bool(g.isfinite().all()) for g in given):
+        raise UserError(f"--task {task} has gradients that are not finite for readings inside their range")
     if not any(bool(g.abs().sum() > 0) for g in given):
         raise UserError(
             f"--task {task} is not differentiable: its gradient by readings and action is nothing or zero. "
             "Use functions of torch, and no comparison or rounding alone"
         )
-    if not all(bool(g.isfinite().all()) for g in given):
-        raise UserError(f"--task {task} has gradients that are not finite for readings inside their range")

@@ -159,8 +159,8 @@ def acted(cell: Cell, runs: Path) -> dict[str, Any]:
 
 def _played(cell: Cell, agent: Agent, environment: Environment, run: Path) -> dict[str, Any]:
     """The outcomes of whole episodes, where the environment has no tasks of this project's form."""
-    limit = environment.max_steps or cell.config.max_steps
-    result, raw = evaluate_episodes(agent, environment, cell.tasks, limit, seed=cell.config.seed)
+    budget = cell.config.max_steps
+    result, raw = evaluate_episodes(agent, environment, cell.tasks, budget, seed=cell.config.seed)
     if raw.faults:
         raise UserError(f"{raw.faults} of {cell.tasks} episodes failed in the environment, so seeds cannot be compared")
     return {

@@ -196,7 +196,8 @@ def _faults(walk: Walk) -> Iterator[Finding]:
     episodes = len(walk.faults) + len(walk.lengths)
     found = f"{len(walk.faults)} of {episodes} episodes failed, and training drops them: {first}"
     advice = FAULTS.get(kind, "fix the environment so that it no longer raises this")
-    few = len(walk.faults) <= Faults.share * episodes
+    share = Faults.share if episodes >= Faults.at_least else 0.5  # few episodes say little
+    few = len(walk.faults) <= share * episodes
     more = "" if few else f"; above {Faults.share:.0%} training stops"
     yield Finding("faults", "warning" if few else "failed", found + more, advice)
 
@@ -251,6 +252,7 @@ def _sensors(values: NDArray, seen: ObservationSpec, fitted: bool) -> Finding:
     if len(dead) == len(kept):
         result = "warning" if seen.pixel_shape else "failed"
         return Finding("sensors", result, f"{found}; none of them ever changes", "add sensors that depend on the state")
+    dead = [name for name in dead if "=" not in name]  # a value that was not met yet, of a choice that changes
     if dead:
         return Finding("sensors", "warning", f"{found}; {_some(dead)} never change", "remove constant sensors")
     if not fitted and bounded.any() and used[bounded].min() < 0.02:

@@ -134,8 +134,8 @@ def pictures(
         return Show(config, environment, episodes, horizon, seed).pictures(agent, bool(config.learn.decoder_steps))
     if environment.view is None or environment.goals is None:
         raise UserError(
-            f"{environment.name} is a Simulator without tasks or without a map: let it offer Goals and View (see "
-            "docs/worlds.md) to see what is imagined"
+            f"{environment.name} offers no tasks and no map: a Simulator needs Goals and View (see docs/worlds.md) for "
+            "what is imagined to be seen"
         )
     view = environment.view
     rollout = roll(agent, config, environment, horizon, seed)

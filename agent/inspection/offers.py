@@ -13,9 +13,9 @@ from agent.interaction.environment import Environment
 from envs.senses import ENDED
 
 COMMANDS = ("train", "evaluate", "imagine", "ablate", "report", "collect")
-WITHOUT_TASKS = ("train", "report", "collect")
-"""What works in a Simulator that has no tasks."""
 PICTURES = {
+    "map": "pictures beside a map",
+    "nothing": "nothing: a Simulator needs Goals and View for it (docs/worlds.md)",
     "pixels": "decoded pixels",
     "body": "the body, in the pose that the imagined sensors give",
     "curves": "curves of the imagined sensors",
@@ -55,7 +55,12 @@ def offered(environment: Environment, config: Config, reasons: list[Reason], wal
 
 def works(environment: Environment) -> list[str]:
     """The commands that work there once it can be trained in."""
-    return list(WITHOUT_TASKS if environment.truth is not None and environment.goals is None else COMMANDS)
+    without: set[str] = set()
+    if environment.truth is not None and environment.goals is None:
+        without |= {"evaluate", "ablate"}
+    if _pictures(environment) == "nothing":
+        without.add("imagine")
+    return [command for command in COMMANDS if command not in without]
 
 
 def _measure(environment: Environment, walk: Walk | None) -> tuple[str, str]:
@@ -78,8 +83,8 @@ def _measure(environment: Environment, walk: Walk | None) -> tuple[str, str]:
 
 
 def _pictures(environment: Environment) -> str:
-    if environment.view is not None:
-        return "map"
+    if environment.truth is not None:
+        return "map" if environment.view is not None and environment.goals is not None else "nothing"
     with Sight(environment) as sight:
         return sight.kind
 
@@ -88,13 +93,12 @@ def lines(offers: dict[str, Any], flags: str) -> list[str]:
     """The same for people; flags: those of `train` that name the environment."""
     sensors, settings = offers["sensors"], offers["settings"]
     tasks = ", ".join(offers["tasks"])
-    kind = offers["imagine"]
     some = ", ".join(sensors[:8]) + (f", ... ({len(sensors)} in all)" if len(sensors) > 8 else "")
     blocks = f"{settings['action_block']} action{'s' if settings['action_block'] > 1 else ''}"
     return [
         f"  train     wanted is {offers['train']}; --task takes {tasks}, or FILE:FUNCTION of your own",
         f"  evaluate  by {offers['evaluate']['by']}: {offers['evaluate']['why']}",
-        f"  imagine   {'pictures beside a map' if kind == 'map' else PICTURES[kind]}",
+        f"  imagine   {PICTURES[offers['imagine']]}",
         *([f"  sensors   {some}"] if sensors else []),
         f"  settings  imagined steps of {blocks}, plans of {settings['horizon']} of them, {settings['steps']} steps of "
         f"exploration, {f'derived: train {flags} --explain' if settings['derived'] else 'of the preset for it'}",

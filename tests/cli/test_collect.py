@@ -118,7 +118,7 @@ def test_the_agent_of_a_run_acts(call, tmp_path):
 def test_an_agent_of_another_environment_is_refused(call, tmp_path):
     run = run_of(tmp_path / "run")
     said = one_line(*call(*QUICK, "--actor", run, "--out", tmp_path / "data"))
-    assert "cannot act in Pendulum-v1" in said and "sensor_names" in said and not (tmp_path / "data").exists()
+    assert "cannot act in Pendulum-v1" in said and "--env-options" in said and not (tmp_path / "data").exists()
 
 
 def test_an_agent_that_scaled_its_sensors_by_what_it_saw_acts_in_its_environment(call, tmp_path):
@@ -130,6 +130,21 @@ def test_an_agent_that_scaled_its_sensors_by_what_it_saw_acts_in_its_environment
     code, _, err = call(*arguments)
     assert code == 0, err
     assert len(list(Dataset.open(tmp_path / "data"))) == 2
+
+
+@pytest.mark.parametrize("acts", ["random", "agent"])
+def test_choices_are_recorded_as_the_agent_knows_them(call, tmp_path, acts):
+    actor = "random" if acts == "random" else run_of(tmp_path / "run", env="CartPole-v1", env_options=())
+    arguments = ("collect", "--env", "CartPole-v1", "--episodes", 3, "--actor", actor, "--out", tmp_path / "data")
+    assert call(*arguments)[0] == 0
+    env = gym.make("CartPole-v1")
+    for episode in Dataset.open(tmp_path / "data"):
+        assert episode.actions.shape == (episode.length, 2) and (episode.actions.sum(1) == 1).all()
+        assert episode.sensors[:, 4].tolist() == [0.0] * episode.length + [1.0], "it fell, and the agent is told"
+        np.testing.assert_array_equal(env.reset(seed=episode.seed)[0], episode.sensors[0, :4])
+        for t, action in enumerate(episode.actions.argmax(1)):
+            np.testing.assert_array_equal(env.step(action)[0], episode.sensors[t + 1, :4])
+    env.close()
 
 
 def test_what_is_recorded_is_what_the_wrappers_show(call, tmp_path):
@@ -145,7 +160,7 @@ def test_an_agent_is_given_the_goals_of_its_episodes(call, tmp_path, monkeypatch
 
     def act(observation, is_first):
         firsts.append(is_first.copy())
-        return np.zeros((len(is_first), 2), np.float32), None
+        return None, SimpleNamespace(action=torch.zeros(len(is_first), 2))
 
     fake = SimpleNamespace(
         spec=maze.spec, world_model=SimpleNamespace(action_block=4), set_goal=lambda g: goals.append(g), act=act

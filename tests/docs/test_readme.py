@@ -35,7 +35,9 @@ README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 RUN = "runs/two_rooms__seed0"  # where `make run` writes its run, and the README reads it
-OWN_WORLD = "examples/own_world.py"
+OWN_WORLD, OWN_ENVIRONMENT = "examples/own_world.py", "examples/own_environment.py"
+CART, CART_ID = "runs/cart", "Cart-v0"
+QUICK = ["--steps", "300", "--learn.world-model-steps", "3", "--threads", "1"]
 EXAMPLE = re.compile(r"# (examples/\w+\.py)\n")  # a block that docs/hooks.py replaces by the file
 
 
@@ -113,6 +115,7 @@ def own_world() -> Iterator[type]:
 def workplace(tmp_path: Path, own_world: type, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, where every preset trains in a second."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     few_pictures(monkeypatch)
     for preset in ("two_rooms", "two_rooms_random", "point_maze", "point_maze_medium"):
@@ -128,6 +131,17 @@ def read_by(arguments: list[str], tiny_run: Path, workplace: Path) -> None:
     folder = workplace / rest[0]
     if rest[0].startswith("docs/"):
         shutil.copytree(ROOT / rest[0], folder)
+    elif rest[0] == CART:
+        set_quiet(True)
+        words = [
+            "train",
+            "--env",
+            f"examples.own_environment:{CART_ID}",
+            "--task",
+            f"{OWN_ENVIRONMENT}:hold_right",
+            *QUICK,
+        ]
+        assert run_agent.main([*words, "--out", str(folder)]) == 0
     elif "box" in rest[0]:
         set_quiet(True)
         train_tiny(PRESETS["box"](), folder)
@@ -186,8 +200,13 @@ def test_commands_run(path: Path, line: str, tiny_run: Path, workplace: Path):
         pytest.skip("needs the extra minari")
     read_by(arguments, tiny_run, workplace)
     if arguments[0] == "evaluate":
-        arguments += ["--tasks", "4"]
-    arguments = [a for a in arguments if not re.match(r"learn\.\w+_steps=", a)]  # as few as the tiny preset's
+        arguments += ["--tasks", "4"] if "--episodes" not in arguments else ["--budget", "5"]
+    if arguments[0] == "train" and "--env" in arguments:
+        arguments += QUICK
+    if CART_ID in line:  # as few as QUICK's
+        arguments = ["learn.world_model_steps=3" if a.startswith("learn.") else a for a in arguments]
+    else:
+        arguments = [a for a in arguments if not re.match(r"learn\.\w+_steps=", a)]  # as few as the tiny preset's
     if arguments[0] == "ablate":
         arguments[arguments.index("--seeds") + 1] = "1"
         arguments += ["--tasks", "2"]
@@ -295,7 +314,7 @@ def test_links_lead_somewhere(path: Path):
 
 def test_examples_are_included():
     included = {match[1] for path in PAGES for code in blocks(path, "python") if (match := EXAMPLE.fullmatch(code))}
-    assert included == {"examples/own_drive.py", "examples/own_planner.py", OWN_WORLD}
+    assert included == {"examples/own_drive.py", "examples/own_planner.py", OWN_WORLD, OWN_ENVIRONMENT}
     assert all((ROOT / file).is_file() for file in included)
 
 
@@ -316,7 +335,7 @@ def test_the_glossary_explains_each_word_once():
 
 
 def test_pages_are_in_the_navigation():
-    listed = re.findall(r"^  - \w+: (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    listed = re.findall(r"^  - \w+: ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
     assert sorted(listed) == sorted(p.name for p in (ROOT / "docs").glob("*.md"))
 
 

@@ -259,7 +259,7 @@ def alarms():
     signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
-@pytest.mark.parametrize("fault", [None, raises, hangs], ids=str)
+@pytest.mark.parametrize("fault", [None, raises, hangs], ids=["none", "raises", "hangs"])
 def test_other_timers_go_on(alarms, fault: Any):
     def other(*_: Any) -> None:
         raise AssertionError

@@ -14,8 +14,7 @@ import gymnasium as gym
 import pytest
 
 from agent.errors import UserError
-from agent.inspection.check import CheckArguments
-from agent.inspection.check import make as make_checked
+from agent.inspection.check import CheckArguments, check
 from agent.interaction.environment import open_environment
 from envs import packages
 from envs.packages import NEEDED, PROVIDERS, MissingPackage, import_for, install_hint, provider
@@ -117,7 +116,7 @@ def test_commands_say_it_as_a_mistake_of_the_user(missing):
     with pytest.raises(UserError, match=advice):
         open_environment(env_id, {})
     with pytest.raises(UserError, match=advice):
-        make_checked(CheckArguments(env_id))
+        check(CheckArguments(env_id))
 
 
 def test_a_package_that_lacks_what_it_needs_is_named(monkeypatch):
@@ -171,6 +170,6 @@ def test_a_missing_dependency_of_gymnasium_s_own_is_a_mistake_of_the_user():
         with pytest.raises(UserError, match=re.escape("cannot be made: the module 'Box2D' is not installed: pip")):
             open_environment("Broken-v0", {})
         with pytest.raises(UserError, match=re.escape("pip install 'gymnasium[box2d]'")):
-            make_checked(CheckArguments("Broken-v0"))
+            check(CheckArguments("Broken-v0"))
     finally:
         gym.registry.pop("Broken-v0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,10 +17,13 @@ import torch
 
 import run_agent
 from agent import build
+from agent.cli.task_file import load_task, with_drives
 from agent.inspection.check import CheckArguments, check
+from agent.interaction.environment import open_environment
 from agent.presets import PRESETS
 from envs import SIMULATORS, Simulator
 from modules.actions import BoxActions
+from modules.drives import DRIVES
 from modules.planners import PLANNERS, Config
 from modules.types import Imagined, State
 from tests.helpers import tiny, tiny_maze, train_tiny
@@ -39,7 +43,7 @@ def load(name: str) -> ModuleType:
 @pytest.fixture
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Registers as they were before the example."""
-    known = [SIMULATORS, PLANNERS, PRESETS, gym.registry]
+    known = [SIMULATORS, PLANNERS, PRESETS, DRIVES, gym.registry]
     before = [dict(register) for register in known]
     yield
     for register, old in zip(known, before, strict=True):
@@ -50,8 +54,19 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_every_example_has_a_test():
     text = Path(__file__).read_text()
     examples = sorted(path.stem for path in FOLDER.glob("*.py"))
-    assert examples == ["minimal_agent", "own_drive", "own_planner", "own_world"]
+    assert examples == ["minimal_agent", "own_drive", "own_environment", "own_planner", "own_world"]
     assert all(f'load("{name}")' in text for name in examples)
+
+
+def test_own_environment(tmp_path: Path, restored: None, monkeypatch: pytest.MonkeyPatch):
+    """It can be trained in, its task reads sensors that it has, and an agent learns to predict it."""
+    monkeypatch.setitem(sys.modules, "own_environment", load("own_environment"))  # as --env imports it
+    assert [f for f in check(CheckArguments("Cart-v0")) if f.result != "ok"] == []
+    environment, task = open_environment("Cart-v0", {}), f"{FOLDER / 'own_environment.py'}:hold_right"
+    load_task(task)
+    assert environment.spec.observation.sensor_names == ("position", "speed", "ended") and environment.seconds == 0.1
+    config = with_drives(tiny_maze(env="Cart-v0", env_options=()), (task,), environment)
+    assert train_tiny(config, tmp_path / "run")["drives"] == [task]
 
 
 def test_minimal_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

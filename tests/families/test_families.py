@@ -18,7 +18,7 @@ import pytest
 import run_agent
 
 SMALL = (
-    *("threads=1", "collect.length=4", "learn.window=3", "learn.batch=8"),
+    *("threads=1", "learn.window=3", "collect.length=4", "learn.batch=8"),
     *("perception.hidden=16", "perception.width=8", "world_model.hidden=16", "world_model.width=8"),
     *("configurator.samples=8", "configurator.iterations=1", "configurator.horizon_without_critic=3"),
     *("learn.world_model_steps=6", "learn.gauge_every=1000"),

@@ -4,6 +4,8 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,21 @@ from agent.cli import check as commands
 from agent.config import Config
 from agent.config import check as check_config
 from agent.console import set_quiet
+from agent.derive import derive
 from agent.errors import UserError
-from agent.inspection.check import CheckArguments, Finding, check
+from agent.inspection.check import CheckArguments, check, look
 from agent.inspection.check_exploration import shorter_sequences
 from agent.inspection.check_speed import speed_finding
+from agent.inspection.finding import Finding
+from agent.inspection.offers import COMMANDS, offered
+from agent.interaction.environment import make_one, open_environment
 from agent.presets import PRESETS
 from envs import SIMULATORS, PointMaze, TwoRooms, register
 from envs.api import Tasks
+from modules import cost
 from tests.helpers import tiny_maze, train_tiny
+
+BOX = spaces.Box(-1, 1, (2,), np.float32)
 
 
 class Drift(gym.Env):
@@ -115,9 +124,33 @@ class Hurt(Drift):
 
 
 class Short(Drift):
+    """Cut off before a piece of training is whole."""
+
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
-        self.limit = 40
+        self.limit = 8
+
+
+class Falls(Drift):
+    """Over soon, for a reason."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        return *super().step(action)[:2], self.time >= 5, False, {}
+
+
+class Rarely(Drift):
+    """Fails in one of 30 episodes, all of which are short."""
+
+    episodes = 0
+
+    def reset(self, **given: Any) -> tuple[Any, dict]:
+        self.limit, Rarely.episodes = 12, Rarely.episodes + 1
+        return super().reset(**given)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        if Rarely.episodes % 30 == 7:
+            raise RuntimeError("a cable is loose")
+        return super().step(action)
 
 
 class Crash(Drift):
@@ -151,19 +184,58 @@ class BlindCamera(Camera):
         raise ImportError("Unable to load EGL library")
 
 
+class Buttons(Drift):
+    """A choice of three places to push to."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = spaces.Discrete(3, start=-1)
+
+    def move(self, action: Any) -> Any:
+        assert action in self.action_space
+        return np.array([0.3 * action, 0.1])
+
+
+class DeafButtons(Buttons):
+    def move(self, action: Any) -> Any:
+        return np.array([0.1, 0.2])
+
+
+class TwoLevers(Buttons):
+    """Two choices at once, of which the second does nothing."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = spaces.MultiDiscrete([2, 4])
+
+    def move(self, action: Any) -> Any:
+        assert action in self.action_space
+        return np.array([0.2 * action[0] - 0.1, 0.1])
+
+
 @pytest.fixture
-def world(request: pytest.FixtureRequest):
-    """Registers a class for a test and gives its findings."""
+def named():
+    """Registers a class for a test; gives its id."""
     names: list[str] = []
 
-    def findings(kind: Any, **more: Any) -> dict[str, Finding]:
+    def register(kind: Any, **more: Any) -> str:
         names.append(f"Tested{len(names)}-v0")
-        gym.register(names[-1], entry_point=kind)
-        return {f.check: f for f in check(CheckArguments(names[-1], **more))}
+        gym.register(names[-1], entry_point=kind, **more)
+        return names[-1]
 
-    yield findings
+    yield register
     for name in names:
         gym.registry.pop(name)
+
+
+@pytest.fixture
+def world(named):
+    """Registers a class for a test and gives its findings."""
+
+    def findings(kind: Any, **more: Any) -> dict[str, Finding]:
+        return {f.check: f for f in check(CheckArguments(named(kind), **more))}
+
+    return findings
 
 
 def run(*arguments: str) -> int:
@@ -184,6 +256,7 @@ def test_a_sound_world_has_no_finding_but_ok(world):
         "api",
         "action space",
         "observation space",
+        "settings",
         "change",
         "determinism",
         "actions matter",
@@ -193,32 +266,29 @@ def test_a_sound_world_has_no_finding_but_ok(world):
 
 
 TOO_BIG = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-LAST = spaces.Box(0, 255, (16, 16, 3), np.uint8)
-GOALS = spaces.Dict({"observation": spaces.Box(-1, 1, (2,)), "desired_goal": spaces.Box(-1, 1, (2,))})
-EXTRA = spaces.Dict({"sensors": spaces.Box(-1, 1, (2,)), "clock": spaces.Box(-1, 1, (2,))})
+MISSION = spaces.Dict({"mission": spaces.Text(5), "place": spaces.Box(-1, 1, (2,))})
 BAD: list[tuple[Any, str, str, str]] = [
-    (with_spaces(spaces.Discrete(3)), "action space", "failed", "Discrete"),
-    (with_spaces(TOO_BIG), "action space", "failed", "is not bounded"),
-    (with_spaces(spaces.Box(-1, 1, (2, 2), np.float32)), "action space", "failed", "(2, 2)"),
-    (with_spaces(None, LAST), "observation space", "failed", "channels come last"),
-    (with_spaces(None, spaces.MultiDiscrete([3, 3])), "observation space", "failed", "MultiDiscrete"),
-    (with_spaces(None, GOALS), "observation space", "failed", "desired_goal"),
-    (with_spaces(None, EXTRA), "observation space", "warning", "does not perceive clock"),
+    (with_spaces(spaces.Dict({"a": spaces.Discrete(3)})), "action space", "failed", "has actions Dict"),
+    (with_spaces(TOO_BIG), "action space", "failed", "without bounds"),
+    (with_spaces(None, spaces.Text(5)), "observation space", "failed", "nothing can be perceived"),
+    (with_spaces(None, MISSION), "observation space", "warning", "does not perceive mission"),
     (NoSeed, "determinism", "warning", "after another reset"),
-    (NoSeed, "api", "failed", "non-deterministic"),
+    (NoSeed, "api", "warning", "non-deterministic"),
     (DeafSecond, "actions matter", "warning", "dimensions [1]"),
     (Deaf, "actions matter", "failed", "dimensions [0, 1]"),
+    (DeafButtons, "actions matter", "failed", "the choices do not change"),
+    (TwoLevers, "actions matter", "warning", "choices [1] do not change"),
     (Frozen, "change", "failed", "in 0 % of steps"),
-    (Stuck, "sensors", "warning", "[1] never change"),
-    (Faint, "sensors", "warning", "smallest movement uses"),
-    (Outside, "observations", "warning", "outside the observation space"),
-    (Hurt, "observations", "failed", "NaN"),
-    (Short, "episodes", "failed", "40 steps"),
-    (Crash, "exploration", "failed", "RuntimeError: the motor is on fire (test_check.py:"),
-    (OldStep, "exploration", "failed", "not enough values"),
+    (Stuck, "sensors", "warning", "obs[1] never change"),
+    (Outside, "faults", "failed", "out of space: observation['sensors'][1]"),
+    (Hurt, "faults", "failed", "not finite"),
+    (Short, "episodes", "failed", "were truncated (median of 8 steps)"),
+    (Crash, "faults", "failed", "raised RuntimeError: the motor is on fire (test_check.py:"),
+    (Rarely, "faults", "warning", "episodes failed, and training drops them: raised RuntimeError: a cable"),
+    (OldStep, "faults", "failed", "raised AssertionError"),
     (NoDriver, "rendering", "warning", "EGL"),
     (Camera, "pixels", "failed", "every frame is the same"),
-    (BlindCamera, "exploration", "failed", "EGL"),
+    (BlindCamera, "first reset", "failed", "EGL"),
 ]
 
 
@@ -233,13 +303,82 @@ def test_one_fault_is_not_taken_for_another(world):
     """What is sound in a world with a fault stays ok."""
     for kind, allowed in (
         (Stuck, {"sensors", "actions matter"}),  # the second action moves what the stuck sensor should show
-        (Faint, {"sensors"}),
         (Short, {"episodes"}),
         (DeafSecond, {"actions matter"}),
+        (TwoLevers, {"actions matter"}),
         (NoDriver, {"rendering"}),
         (NoSeed, {"api", "determinism", "actions matter"}),
     ):
         assert {f.check for f in world(kind).values() if f.result != "ok"} <= allowed, kind.__name__
+
+
+CAR = spaces.Box(0, 255, (96, 96, 3), np.uint8)
+TREE = spaces.Dict({"arm": spaces.Tuple([spaces.Discrete(3), BOX]), "lamps": spaces.MultiBinary(2)})
+FORMS: list[tuple[spaces.Space | None, spaces.Space | None, str, str]] = [
+    (None, CAR, "2 dimensions", "pixels (3, 96, 96)"),
+    (None, spaces.Box(0, 255, (99, 120, 3), np.uint8), "2 dimensions", "(3, 50, 60), reduced from (99, 120, 3)"),
+    (None, spaces.Box(0, 255, (16, 16), np.uint8), "2 dimensions", "pixels (1, 16, 16)"),
+    (None, spaces.Box(0, 255, (4, 84, 84), np.uint8), "2 dimensions", "pixels (4, 84, 84)"),
+    (None, spaces.Discrete(5), "2 dimensions", "5 sensors"),
+    (None, TREE, "2 dimensions", "7 sensors"),
+    (None, spaces.Dict({"image": CAR, "speed": BOX}), "2 dimensions", "pixels (3, 96, 96) and 2 sensors"),
+    (spaces.Discrete(7), None, "a choice of 7", "2 sensors"),
+    (spaces.MultiDiscrete([3, 2]), None, "choices of 3, 2", "2 sensors"),
+    (spaces.MultiBinary(2), None, "choices of 2, 2", "2 sensors"),
+    (spaces.Box(-1, 1, (2, 2), np.float32), None, "4 dimensions in [-1, 1]", "2 sensors"),
+]
+
+
+@pytest.mark.parametrize(("action", "seen", "acts", "perceives"), FORMS, ids=[str(i) for i in range(len(FORMS))])
+def test_every_form_that_the_agent_takes_is_explored_and_builds_an_agent(world, action, seen, acts, perceives):
+    class Formed(with_spaces(action, seen)):
+        def move(self, action: Any) -> Any:
+            assert action in self.action_space, f"{action!r} is not in {self.action_space}"
+            return 0.3 * (np.resize(action, (2, 2)).sum(0) - 0.5)
+
+    found = world(Formed, steps=100)
+    assert acts in found["action space"].found and perceives in found["observation space"].found
+    for name in ("action space", "observation space", "settings", "change", "episodes"):
+        assert found[name].result == "ok", found[name]
+    assert "faults" not in found
+    if seen is None:
+        assert found["actions matter"].result == "ok", found["actions matter"]
+
+
+def test_sensors_without_limits_are_told_to_be_scaled_by_data(world):
+    wide = spaces.Box(np.array([-np.inf, -10], np.float32), np.array([np.inf, 10], np.float32))
+
+    class Unbounded(Drift):
+        def __init__(self, render_mode: str | None = None) -> None:
+            super().__init__(render_mode)
+            self.observation_space = wide
+
+    assert "1 without bounds" in (found := world(Unbounded)["sensors"]).found and found.result == "ok"
+    faint = world(Faint)["sensors"]
+    assert faint.result == "ok" and "1 that use little of theirs: scaled by what exploration sees" in faint.found
+
+
+def test_episodes_that_terminate_before_a_piece_is_whole_are_fine(world):
+    finding = world(Falls)["episodes"]
+    assert finding.result == "ok" and "terminated (median of 5 steps)" in finding.found and "filled up" in finding.found
+
+
+def test_the_settings_are_those_that_training_derives(named):
+    env_id = named(Buttons, max_episode_steps=40)
+    found = look(CheckArguments(env_id))
+    config, reasons = derive(Config(env=env_id), open_environment(env_id, {}))
+    assert found.config == config and found.reasons == reasons and config.collect.length == 12
+    told = look(CheckArguments(env_id, length=3, block=2)).config
+    assert told is not None and (told.collect.length, told.world_model.action_block) == (3, 2)
+    maze = look(CheckArguments("PointMaze-v0", steps=50)).config
+    assert maze == PRESETS["point_maze"](), "where there is a preset, it is taken"
+
+
+def test_a_configuration_that_does_not_build_is_a_failure(world, monkeypatch):
+    """What is said to be trainable can be trained."""
+    monkeypatch.setattr("agent.derive.CELLS", 0.001)  # strides wider than the picture
+    finding = world(with_spaces(None, CAR))["settings"]
+    assert finding.result == "failed"
 
 
 def test_actions_that_matter_are_seen_in_a_world_that_never_repeats(world):
@@ -256,7 +395,7 @@ def test_actions_that_matter_are_seen_in_a_world_that_never_repeats(world):
 
 
 def test_missing_driver_names_what_to_install(world):
-    for kind, which in ((NoDriver, "rendering"), (BlindCamera, "exploration")):
+    for kind, which in ((NoDriver, "rendering"), (BlindCamera, "first reset")):
         advice = world(kind)[which].advice
         assert "libegl1" in advice and "libosmesa6" in advice and "MUJOCO_GL=osmesa" in advice
 
@@ -268,50 +407,53 @@ def flags(advice: str) -> dict[str, int]:
 
 def trained_as_advised(advice: str, env_id: str, folder: Path) -> dict:
     """A tiny training with the flags of an advice, given the way a user gives them."""
-    changed = flags(advice)
-    base = tiny_maze(env=env_id, env_options=())
-    arguments = [f"--{name}={value}" for name, value in changed.items()]
-    config = tyro.cli(Config, args=arguments, default=base)
-    return train_tiny(config, folder)
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 10, 16, 40])
-def test_advice_on_short_episodes_is_accepted_by_train(world, limit: int, tmp_path: Path):
-    class Limited(Drift):
-        def __init__(self, render_mode: str | None = None) -> None:
-            super().__init__(render_mode)
-            self.limit = limit
-
-    finding = world(Limited)["episodes"]
-    advised = flags(finding.advice)
-    assert (
-        finding.result == "failed" and advised["collect.length"] * advised.get("world-model.action-block", 4) <= limit
+    own = look(CheckArguments(env_id, steps=4)).config
+    assert own is not None
+    tiny = tiny_maze(env=env_id, env_options=())
+    base = replace(
+        tiny,
+        collect=replace(tiny.collect, length=own.collect.length),
+        learn=replace(tiny.learn, window=own.learn.window),
+        world_model=replace(tiny.world_model, action_block=own.world_model.action_block),
     )
-    assert (
-        world(Limited, length=advised["collect.length"], block=advised.get("world-model.action-block", 4))[
-            "episodes"
-        ].result
-        == "ok"
-    )
-    gym.register("Limited-v0", entry_point=Limited)
-    try:
-        assert trained_as_advised(finding.advice, "Limited-v0", tmp_path / "run")["env_steps"] > 0
-    finally:
-        gym.registry.pop("Limited-v0")
+    arguments = [f"--{name}={value}" for name, value in flags(advice).items()]
+    return train_tiny(tyro.cli(Config, args=arguments, default=base), folder)
 
 
-def test_advice_on_a_time_limit_is_accepted_by_config():
-    gym.register("Limited-v0", entry_point=Drift, max_episode_steps=9)
-    try:
-        advice = {f.check: f for f in check(CheckArguments("Limited-v0", steps=4))}["episodes"].advice
-    finally:
-        gym.registry.pop("Limited-v0")
-    assert flags(advice) == {"collect.length": 3, "world-model.action-block": 3}
+class Limited(Drift):
+    """Cut off by itself, which its spec does not say."""
+
+    last = 3
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.limit = Limited.last
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 11])
+def test_advice_on_short_episodes_is_accepted_by_train(named, limit: int, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(Limited, "last", limit)
+    env_id = named(Limited)
+    finding = {f.check: f for f in check(CheckArguments(env_id))}["episodes"]
+    length = flags(finding.advice)["collect.length"]
+    assert finding.result == "failed" and length <= limit
+    again = {f.check: f for f in check(CheckArguments(env_id, length=length))}["episodes"]
+    assert again.result == "ok", again
+    assert trained_as_advised(finding.advice, env_id, tmp_path / "run")["env_steps"] > 0
+
+
+def test_advice_on_a_time_limit_is_accepted_by_config(named):
+    """Training derives pieces that fit into the limit that the environment declares; longer ones are refused."""
+    env_id = named(Drift, max_episode_steps=9)
+    assert {f.check: f for f in check(CheckArguments(env_id, steps=4))}["episodes"].result == "ok"
+    finding = {f.check: f for f in check(CheckArguments(env_id, steps=4, length=6, block=4))}["episodes"]
+    assert finding.result == "failed"
+    assert flags(finding.advice) == {"collect.length": 6, "world-model.action-block": 1}
 
 
 @pytest.mark.parametrize("steps", range(1, 100))
 def test_every_advised_length_passes_the_checks_of_config(steps: int):
-    advised = flags(shorter_sequences(steps, 4))
+    advised = flags(shorter_sequences(steps, Config()))
     config = tyro.cli(Config, args=[f"--{k}={v}" for k, v in advised.items()], default=Config())
     check_config(config)
     assert config.collect.length * config.world_model.action_block <= steps
@@ -349,10 +491,12 @@ def test_speed_says_what_takes_the_time_and_how_long_exploration_takes(world):
         ).groups(),  # type: ignore[union-attr]
     )
     assert rate < 450 and observing > 60 and stepping + observing == pytest.approx(100, abs=1)
-    assert minutes == pytest.approx(4000 * 24 * 4 / rate / 60, rel=0.02) and finding.result == "ok"
-    slow = speed_finding(10, 0.9, "in one environment", 24, 4)
+    assert minutes == pytest.approx(20_000 / rate / 60, rel=0.08) and finding.result == "ok"
+    own, steps = Config(), Config(collect=replace(Config().collect, steps=20_000))
+    slow = speed_finding(10, 0.9, "in one environment", own)
     assert slow.result == "warning" and "frames" in slow.advice and flags(slow.advice) == {"collect.episodes": 375}
-    assert "make step() faster" in speed_finding(10, 0.1, "in one environment", 24, 4).advice
+    assert "make step() faster" in speed_finding(10, 0.1, "in one environment", own).advice
+    assert flags(speed_finding(2, 0.1, "in one environment", steps).advice) == {"steps": 7200}
 
 
 def test_speed_of_a_simulator_is_that_of_its_arrays():
@@ -413,9 +557,61 @@ def test_an_observation_that_is_overwritten_in_place_still_changes(world):
     assert found["change"].result == found["actions matter"].result == "ok"
 
 
-def test_worlds_of_gymnasium_can_be_checked():
-    found = {f.check: f for f in check(CheckArguments("Pendulum-v1", steps=200))}
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1", "Acrobot-v1", "MountainCar-v0"])
+def test_worlds_of_gymnasium_can_be_checked(env_id: str):
+    found = {f.check: f for f in check(CheckArguments(env_id, steps=200))}
     assert all(f.result == "ok" for name, f in found.items() if name != "rendering")
+
+
+def drawn(env_id: str) -> Callable[..., gym.Env]:
+    """MuJoCo seen through its camera, small."""
+
+    def make(render_mode: str | None = None) -> gym.Env:
+        env = gym.make(env_id, render_mode="rgb_array", width=96, height=96)
+        return gym.wrappers.AddRenderObservation(env, render_only=True)
+
+    return make
+
+
+@pytest.fixture
+def opengl(tmp_path, monkeypatch):
+    """Skipped where nothing can be rendered."""
+    monkeypatch.chdir(tmp_path)
+    if sys.platform == "linux":
+        monkeypatch.setenv("MUJOCO_GL", "egl")
+    try:
+        drawn("InvertedPendulum-v5")().close()
+    except Exception as error:
+        pytest.skip(f"nothing can be rendered here: {error}")
+
+
+@pytest.mark.parametrize("env_id", ["InvertedPendulum-v5", "Reacher-v5"])
+def test_mujoco_through_a_camera_is_seen_to_move(world, opengl, env_id: str):
+    found = world(drawn(env_id), steps=30)
+    assert {name: found[name].result for name in ("observation space", "change", "pixels", "actions matter")} == {
+        "observation space": "ok",
+        "change": "ok",
+        "pixels": "ok",
+        "actions matter": "ok",
+    }
+    assert all(f.result != "failed" for f in found.values())
+
+
+@pytest.mark.parametrize("env_id", ["InvertedPendulum-v5", "Reacher-v5"])
+def test_a_copy_of_mujoco_that_is_closed_takes_no_frames_from_another(named, opengl, env_id: str):
+    """Each copy draws in its own context, as training needs it: several copies, of which one may be made anew."""
+    first, second = (make_one(named(drawn(env_id)), {}) for _ in range(2))
+    push = np.full(first.action_space.shape, 0.5, np.float32)
+
+    def frames() -> np.ndarray:
+        seen = [first.reset(seed=5)[0], *(first.step(push)[0] for _ in range(2))]
+        return np.stack([one["pixels"] for one in seen])
+
+    before = frames()
+    second.reset(seed=6)
+    second.close()
+    assert np.array_equal(frames(), before) and before.std() > 0
+    first.close()
 
 
 class Unfair(TwoRooms):
@@ -467,6 +663,8 @@ def test_faults_of_worlds_of_this_project(kind: Any, which: str, found: str):
         (["PointMaze-v0", "--env-options", "lay_out=medium"], "lay_out"),
         (["TwoRooms-v0", "--steps", "0"], "--steps"),
         (["TwoRooms-v0", "--seed", "-1"], "--seed"),
+        (["TwoRooms-v0", "--length", "0"], "--length"),
+        (["CartPole-v1", "--wrappers", "gymnasium.wrappers:FlatenObservation"], "did you mean 'FlattenObservation'"),
     ],
 )
 def test_mistakes_are_one_message(arguments: list[str], message: str):
@@ -509,15 +707,17 @@ def test_output_for_people(capfd):
     assert "actions matter" in out and "The agent can be trained in TwoRooms-v0" in out and "Traceback" not in out + err
 
 
-def test_output_for_people_of_a_bad_world(capfd):
-    assert run("CartPole-v1") == 1
+def test_output_for_people_of_a_bad_world(named, capfd):
+    env_id = named(with_spaces(TOO_BIG))
+    assert run(env_id) == 1
     out, err = capfd.readouterr()
-    assert "The agent cannot be trained in CartPole-v1" in out and "Traceback" not in out + err
-    assert "what to do: planning needs continuous actions" in out
+    assert f"The agent cannot be trained in {env_id}" in out and "Traceback" not in out + err
+    assert "TransformAction" in out and "what to do: a wrapper can offer another form" in out
 
 
-@pytest.mark.parametrize(("env_id", "ok"), [("TwoRooms-v0", True), ("CartPole-v1", False)])
-def test_json_is_the_last_line(capfd, env_id: str, ok: bool):
+@pytest.mark.parametrize(("env_id", "ok"), [("TwoRooms-v0", True), ("CartPole-v1", True), ("Tested0-v0", False)])
+def test_json_is_the_last_line(capfd, named, env_id: str, ok: bool):
+    named(Deaf)
     assert run(env_id, "--steps", "100", "--json") == (0 if ok else 1)
     out = capfd.readouterr().out
     assert out.count("\n") == 1, "nothing but the JSON on standard output"
@@ -525,30 +725,110 @@ def test_json_is_the_last_line(capfd, env_id: str, ok: bool):
     assert result["env"] == env_id and result["ok"] is ok and len(result["findings"]) >= 4
     assert all(set(f) == {"check", "result", "found", "advice"} for f in result["findings"])
     assert ok == all(f["result"] != "failed" for f in result["findings"])
+    assert result["commands"] == (list(COMMANDS) if ok else []) and bool(result["offers"]) == ok
 
 
-def test_the_last_line_says_which_commands_work(world, capfd):
-    assert run("TwoRooms-v0", "--steps", "100") == 0
-    own = capfd.readouterr().out.splitlines()[-1]
-    assert all(name in own for name in ("train", "evaluate", "imagine", "ablate", "report", "tasks", "exact states"))
-    world(Drift)
-    assert run("Tested0-v0", "--steps", "100") == 0
-    foreign = capfd.readouterr().out.splitlines()[-1]
-    assert "Commands that work: train, report. The others (evaluate, imagine, ablate) need" in foreign
+def offers(env_id: str, *arguments: str) -> dict:
+    """What `check --json` says that an environment offers."""
+    found = look(commands.parse([env_id, "--steps", "60", *arguments], "check"))
+    assert found.environment is not None and found.config is not None
+    return offered(found.environment, found.config, found.reasons, found.walk)
 
 
-def test_a_foreign_environment_supports_exactly_the_commands_that_are_named(world, tmp_path, capfd, monkeypatch):
-    world(Drift)
-    assert run("Tested0-v0", "--steps", "100", "--json") == 0
-    assert json.loads(capfd.readouterr().out)["commands"] == ["train", "report"]
+def test_what_the_commands_will_be_able_to_do_is_said():
+    pole = offers("CartPole-v1")
+    assert pole["tasks"] == ["cartpole-balance", "cartpole-left", "cartpole-right", "reward"]
+    assert pole["evaluate"]["by"] == "return" and "1 at every step" in pole["evaluate"]["why"]
+    assert pole["imagine"] in ("body", "curves") and "cartpole-balance" in pole["train"]
+    assert pole["sensors"] == ["position", "velocity", "angle", "angular_velocity"]
+    config, _ = derive(Config(env="CartPole-v1"), open_environment("CartPole-v1", {}))
+    assert pole["settings"] == {
+        "action_block": config.world_model.action_block,
+        "horizon": config.configurator.horizon_without_critic,
+        "length": config.collect.length,
+        "steps": config.collect.steps,
+        "drives": list(config.cost.drives),
+        "derived": True,
+    }
+    rooms = offers("TwoRooms-v0")
+    assert rooms["evaluate"]["by"] == "success" and rooms["imagine"] == "map" and rooms["settings"]["derived"] is False
+    assert rooms["tasks"] == ["goal", "reward"] and rooms["sensors"] == []
+
+
+def test_a_wrapper_changes_what_is_offered():
+    """It may have changed what the numbers mean: no known task reads them any more."""
+    flat = offers("CartPole-v1", "--wrappers", "gymnasium.wrappers:FlattenObservation")
+    assert flat["tasks"] == ["reward"] and flat["imagine"] == "curves" and "reward" in flat["train"]
+
+
+class Told(Drift):
+    """Says whether it went well."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        return *super().step(action)[:4], {"is_success": False}
+
+
+class Aims(Drift):
+    """A goal environment by Gymnasium-Robotics' convention, without a word about success."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        place = spaces.Box(-10, 10, (2,), np.float32)
+        self.observation_space = spaces.Dict(observation=place, achieved_goal=place, desired_goal=place)
+
+    def observe(self) -> Any:
+        place = super().observe()
+        return {"observation": place, "achieved_goal": place, "desired_goal": np.ones(2, np.float32)}
+
+
+def test_what_success_is_measured_by_is_said_with_its_reason(named):
+    assert offers(named(Told))["evaluate"] == {"by": "success", "why": "its info tells success"}
+    aims = offers(named(Aims))
+    assert aims["evaluate"]["by"] == "success" and "scales of achieved_goal[0]" in aims["evaluate"]["why"]
+    assert aims["tasks"] == ["goal", "reward"] and aims["settings"]["drives"] == ["goal"]
+
+
+def test_the_last_lines_say_what_works(named, capfd):
+    env_id = named(Drift)
+    assert run(env_id, "--steps", "100", "--env-options", "render_mode=rgb_array") == 0
+    last = capfd.readouterr().out.splitlines()[-6:]
+    assert last[0].startswith("  train     wanted is the environment's own reward")
+    assert last[1].startswith("  evaluate  by return") and last[2].startswith("  imagine   curves")
+    assert last[3] == "  sensors   obs[0], obs[1]"
+    assert last[4].endswith(f"train --env {env_id} --env-options render_mode=rgb_array --explain")
+    assert last[5] == "Commands that work: train, evaluate, imagine, ablate, report, collect"
+
+
+def test_a_simulator_without_tasks_supports_fewer_commands(capfd):
+    class Aimless(PointMaze):
+        sample_tasks = None
+
+    register("Tested-v0", Aimless)
+    try:
+        assert run("Tested-v0", "--steps", "100") == 0
+        assert capfd.readouterr().out.splitlines()[-1] == "Commands that work: train, report, collect"
+    finally:
+        gym.registry.pop("Tested-v0")
+        SIMULATORS.pop("Tested-v0")
+
+
+def test_a_foreign_environment_supports_the_commands_that_are_named(named, tmp_path, capfd, monkeypatch):
+    env_id = named(Buttons)
+    assert run(env_id, "--steps", "100", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["commands"] == list(COMMANDS)
     folder = tmp_path / "run"
-    config = tiny_maze(env="Tested0-v0", env_options=())
-    monkeypatch.setitem(PRESETS, "tested", lambda: config)
+    config = tiny_maze(env=env_id, env_options=(), cost=cost.Config(drives=("effort",)))
     train_tiny(config, folder)
+    assert run_agent.main(["evaluate", str(folder), "--episodes", "2", "--budget", "8"]) == 0
     assert run_agent.main(["report", str(folder)]) == 0
-    for command in ("evaluate", "imagine"):
-        assert run_agent.main([command, str(folder)]) == 2
-    assert run_agent.main(["ablate", "tested", "--out", str(tmp_path / "table")]) == 2
+    assert run_agent.main(["collect", "--env", env_id, "--episodes", "1", "--out", str(tmp_path / "data")]) == 0
+
+
+def test_memory_that_a_training_needs_is_asked_for_before(capfd, monkeypatch):
+    monkeypatch.setattr("agent.cli.limits.machine_memory", lambda: 2**20)
+    assert run("CartPole-v1", "--steps", "100", "--json") == 1
+    found = {f["check"]: f for f in json.loads(capfd.readouterr().out)["findings"]}
+    assert found["memory"]["result"] == "failed" and "lower --" in found["memory"]["found"]
 
 
 def test_same_seed_same_findings():

@@ -99,7 +99,7 @@ def test_evaluation_is_refused_with_one_clear_message(laws, tmp_path: Path):
     agent = load(tmp_path / "run", "cpu")
     with pytest.raises(UserError, match=r"^Laws-v0 offers no tasks: .*as a Simulator .*agent\.build\.load\(run\)$"):
         evaluate(agent, laws, 4, 5)
-    with pytest.raises(UserError, match="Laws-v0 offers no tasks and no map"):
+    with pytest.raises(UserError, match=r"^Laws-v0 is a Simulator without tasks or without a map: .*Goals and View"):
         imagination.imagine(agent, config(), laws, Run.open(tmp_path / "run"))
 
 
