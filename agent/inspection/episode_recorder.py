@@ -244,11 +244,9 @@ class EpisodeRecorder:
         }
 
     def _posed(self, readings: NDArray[np.float32]) -> Picture:
-        picture = self.sight.posed(np.nan_to_num(readings, posinf=0, neginf=0))
+        picture = self.sight.posed(np.nan_to_num(readings, posinf=0, neginf=0), SIDE)
         assert picture is not None
-        image = Image.fromarray(picture)
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        return np.array(image)
+        return picture
 
     def _goal_frame(self, e: int) -> str | None:
         if self.goal is None or "pixels" not in self.goal or self.environment.wanted:

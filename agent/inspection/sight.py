@@ -74,11 +74,11 @@ class Sight:
         scale, offset = (np.array(x, np.float32) for x in (seen.proprio_scale, seen.proprio_offset))
         return (states.proprio.detach().cpu().numpy() * scale + offset)[..., :-1]
 
-    def posed(self, readings: NDArray[Any]) -> Picture | None:
-        """The body in the pose of readings (S,); None without a body."""
+    def posed(self, readings: NDArray[Any], side: int = 2 * SIDE) -> Picture | None:
+        """The body in the pose of readings (S,), no larger than `side`; None without a body."""
         if self.body is None:
             return None
-        return small(self.body.picture(self._of_body(readings)))
+        return small(self.body.picture(self._of_body(readings)), side)
 
     def begin(self, seed: int) -> None:
         """Put what no reading shows, such as the target of a maze, where it is after a reset with this seed."""
@@ -135,8 +135,8 @@ def _quick(env: gym.Env) -> gym.Env:
     return env
 
 
-def small(picture: Picture) -> Picture:
-    """A picture no larger than two frames."""
+def small(picture: Picture, side: int = 2 * SIDE) -> Picture:
+    """A picture no larger than two frames, or than `side`."""
     image = Image.fromarray(picture)
-    image.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.array(image)

@@ -101,13 +101,14 @@ def _row(name: str, e: Mapping[str, Any]) -> list[str]:
 def _settings(name: str, e: Mapping[str, Any]) -> list[str]:
     batch = e.get("plan_ms_batch")
     together = f" ({batch:.1f} ms for a batch of {e['plan_batch']})" if batch is not None and "plan_batch" in e else ""
+    often = "step" if e["replan_every"] == 1 else f"{e['replan_every']} steps"
     return [
         name,
         str(e["episodes"]),
         f"{e['faults']} failed in the environment" if e["faults"] else "none",
         f"{e['budget']} steps",
         f"{e['plan_ms_median']:.1f} ms{together}",
-        f"{e['samples']} x {e['iterations']}, horizon {e['horizon']}, every {e['replan_every']} actions",
+        f"{e['samples']} x {e['iterations']}, horizon {e['horizon']}, a plan every {often}",
         e["seed_list_sha256"][:12],
     ]
 

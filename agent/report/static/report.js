@@ -232,7 +232,7 @@
   // One sensor over time, around the step at which the current plan began: what was observed, what is imagined.
   function curve(place, index) {
     const episode = current(), p = plan(), name = episode.sensors[index];
-    const few = episode.relevant.length <= FEW, left = 50, width = few ? 440 : 220, height = few ? 112 : 92, foot = 15;
+    const few = episode.relevant.length <= FEW, left = 50, width = few ? 440 : 220, height = few ? 103 : 95, foot = 18;
     const begin = p ? p.moment : view.moment, steps = p ? p.paths[0].critic.length : 0;
     const span = Math.max(12, steps * episode.block), from = Math.max(0, begin - span), to = begin + span;
     const observed = episode.moments.map((m) => m.readings[index]), goal = episode.goal_readings?.[name];
@@ -249,10 +249,10 @@
     const floor = height - foot, stroke = (colour, wide, more = {}) => ({ stroke: colour, "stroke-width": wide, "data-sensor": name, ...more });
     for (const v of [Math.max(...every), Math.min(...every)]) {
       put("path", { class: "rule", d: `M${left} ${y(v).toFixed(2)}H${width}` });
-      put("text", { class: "axis", x: left - 4, y: v === Math.min(...every) ? floor - 1 : 11, "text-anchor": "end" }, brief(v));
+      put("text", { class: "axis", x: left - 4, y: v === Math.min(...every) ? floor - 2 : 13, "text-anchor": "end" }, brief(v));
     }
-    put("text", { class: "axis", x: left, y: height - 2 }, String(from));
-    put("text", { class: "axis", x: width, y: height - 2, "text-anchor": "end" }, String(to));
+    put("text", { class: "axis", x: left, y: height - 5 }, String(from));
+    put("text", { class: "axis", x: width - 1, y: height - 5, "text-anchor": "end" }, String(to));
     put("path", { class: "rule", d: `M${x(view.moment).toFixed(2)} 1V${floor}`, "stroke-width": 1.5 });
     if (known(goal)) put("path", { d: `M${left} ${y(goal).toFixed(2)}H${width}`, ...stroke("var(--green)", 1.8, { "stroke-dasharray": "5 4", "data-line": "goal" }) });
     const within = observed.map((v, t) => [t, v]).filter(([t]) => t >= from && t <= to);
