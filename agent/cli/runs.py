@@ -23,6 +23,9 @@ from envs import SIMULATORS
 from envs.packages import provider
 from modules.drives import DRIVES
 
+INSTALLED = ("gymnasium", "gymnasium_robotics", "minigrid", "shimmy")
+"""Packages whose wrappers a run may name: this project's extras install them."""
+
 
 def open_run(folder: Path, out: Path | None) -> tuple[Config, Run]:
     """A run: its configuration, and its folder, open for reading.
@@ -118,6 +121,13 @@ def open_environment(config: Config, named: str | None = None) -> Environment:
             f"the environment {name!r} of this run is not registered in this process. Add --env MODULE:{name}, with "
             "the module whose import registers it, or run the script that registers it in place of run_agent.py"
         )
+    for wrapper in config.wrappers:
+        package = wrapper.partition(":")[0]
+        if wrapper != "none" and package.partition(".")[0] not in INSTALLED and package not in sys.modules:
+            raise UserError(
+                f"this run's environment is wrapped in {wrapper}, as its config.json says, and a command imports no module "
+                f"that only a file names. If you trust it, import {package} in a script that calls run_agent.main"
+            )
     return environments.environment_of(dataclasses.replace(config, env=name if name in SIMULATORS else config.env))
 
 

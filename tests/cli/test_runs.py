@@ -221,3 +221,10 @@ def test_recorded_are_the_first_tasks_of_what_is_evaluated(run_folder, call, tmp
     assert len(json.loads(recording.read_text())["episodes"]) == 1
     assert np.isfinite(json.loads(recording.read_text())["episodes"][0]["goal"]).all()
     assert evaluate.MAX_RECORDED >= 1
+
+
+def test_a_wrapper_that_only_a_file_names_is_not_imported():
+    config = Config(env="Pendulum-v1", wrappers=("nobodys_module:Wrapper",))
+    with pytest.raises(UserError, match=r"nobodys_module:Wrapper.*imports no module"):
+        open_environment(config)
+    assert open_environment(replace(config, wrappers=("gymnasium.wrappers:FlattenObservation",))).asks is False

@@ -11,6 +11,7 @@ import re
 import runpy
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -109,6 +110,7 @@ def own_world() -> Iterator[type]:
         for register, old in zip(registers, before, strict=True):
             register.clear()
             register.update(old)
+        sys.modules.pop(OWN_ENVIRONMENT.removesuffix(".py").replace("/", "."), None)  # to be registered again
 
 
 @pytest.fixture
