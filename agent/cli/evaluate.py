@@ -220,9 +220,8 @@ def _check_policy(args: EvaluateArguments, config: Config, agent: Agent) -> None
     if (args.mode or config.configurator.mode) == 2:
         return
     if "goal" not in config.cost.drives:
-        raise UserError(
-            f"Mode-1 is a policy for goals, and here the agent acts for {config.cost.drives[0]}: use --mode 2"
-        )
+        wanted = config.cost.drives[0]
+        raise UserError(f"Mode-1 is a policy for goals, and here the agent acts for {wanted}: use --mode 2")
     if bool(agent.actor.trained):
         return
     remedy = "train it to the end" if config.learn.policy_steps else "it was trained with --learn.policy-steps 0"

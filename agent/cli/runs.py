@@ -125,8 +125,8 @@ def open_environment(config: Config, named: str | None = None) -> Environment:
         package = wrapper.partition(":")[0]
         if wrapper != "none" and package.partition(".")[0] not in INSTALLED and package not in sys.modules:
             raise UserError(
-                f"this run's environment is wrapped in {wrapper}, as its config.json says, and a command imports no module "
-                f"that only a file names. If you trust it, import {package} in a script that calls run_agent.main"
+                f"this run's environment is wrapped in {wrapper}, as its config.json says, and a command imports no "
+                f"module that only a file names. If you trust it, import {package} in a script that calls run_agent"
             )
     return environments.environment_of(dataclasses.replace(config, env=name if name in SIMULATORS else config.env))
 
