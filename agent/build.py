@@ -77,7 +77,8 @@ def build(config: Config, spec: EnvSpec, device: str | torch.device = "cpu") -> 
     if rewarded:
         with torch.random.fork_rng(devices=[]):  # everything else is the same with a reward and without
             reward = RewardPredictor(latent, proprio, block * actions.size)
-    sensed = 0 if len(seen.proprio_index) == len(seen.sensor_low) else len(seen.sensor_low)
+    # Where each sensor is proprio and has a name, the state itself says what it reads.
+    sensed = 0 if seen.sensor_names else len(seen.sensor_low)
     agent = Agent(
         spec,
         perception,

@@ -169,8 +169,8 @@ class CostModule(nn.Module):
 
     def status(self) -> dict[str, float]:
         """What the configurator may know of the cost."""
-        rewarded = 0.0 if self.reward is None else float(self.reward_trained)
-        return {"critic_trained": float(self.trained) if self.critic is not None else 0.0, "reward_trained": rewarded}
+        critic = {"critic_trained": float(self.trained) if self.critic is not None else 0.0}
+        return critic if self.reward is None else {**critic, "reward_trained": float(self.reward_trained)}
 
 
 def _beside(x: Tensor, dims: int) -> Tensor:

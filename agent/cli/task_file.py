@@ -16,7 +16,7 @@ from agent.errors import UserError, nearest, told
 from agent.interaction.environment import Environment
 from agent.spec import EnvSpec
 from envs.tasks import TASKS
-from modules.drives import DRIVES, TaskCost, task_cost
+from modules.drives import DRIVES, Readings, TaskCost, task_cost
 from modules.types import BodySpec, Imagined, State
 
 FORM = 'def cost(x: Readings) -> Tensor, with x["name"] and the cost of shape (..., H) as each reading has'
@@ -95,9 +95,9 @@ def check_task(task: str, spec: EnvSpec) -> None:
     proprio.requires_grad_()
     actions.requires_grad_()
     imagined = Imagined(State(torch.zeros(2, 3, steps, 1), proprio), actions)
-    measure: TaskCost | object = DRIVES[task]
+    cost: TaskCost = DRIVES[task].__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
     try:
-        value = measure(imagined, None, body)  # pyright: ignore[reportCallIssue]
+        value: object = cost(Readings(imagined, body))
     except KeyError as error:
         raise UserError(f"--task {task} asks for what this environment does not have: {error.args[0]}") from error
     except Exception as error:  # it is the user's code, which can raise anything

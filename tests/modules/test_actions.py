@@ -286,7 +286,6 @@ def test_a_network_learns_a_choice_from_its_distance(space):
 
 @pytest.mark.parametrize("broken", [
     {"counts": ()}, {"counts": (3, 0), "kind": "multi"}, {"counts": (3,), "start": (1, 2)}, {"counts": (3, 2)},
-    {"counts": (3,), "kind": "box"},
 ])  # fmt: skip
 def test_choices_that_cannot_be_are_refused(broken):
     with pytest.raises(ValueError, match=r"choice"):
