@@ -18,7 +18,7 @@ from agent.agent import Agent
 from agent.console import Progress
 from agent.errors import UserError
 from agent.evaluation.oracle import OracleDynamics, TrueCost, fit_reader
-from agent.evaluation.statistics import wilson
+from agent.evaluation.statistics import mean_interval, wilson
 from agent.evaluation.tasks import TASK_SEED, reference_controllers, task_hash, task_list
 from agent.interaction.driver import Act, Listener, Moment, Transition, drive, steps
 from agent.interaction.environment import Environment
@@ -42,6 +42,10 @@ class Result:
     """(n,) primitive actions to the goal, -1 where it was not reached."""
     milliseconds: list[float]
     """Decision latency of each decision that planned (or asked the policy), for a whole batch of episodes."""
+    returns: NDArray[np.float64]
+    """(n,) sums of the environment's reward, a yardstick that no part of the agent reads."""
+    cost: NDArray[np.float64]
+    """(n,) the agent's own intrinsic cost, mean over the steps; NaN for a controller that has none."""
 
 
 class Score:
@@ -51,19 +55,27 @@ class Score:
         self.steps = np.full(count, -1)
         self.final = np.zeros(count, bool)
         self.milliseconds: list[float] = []
-        self._taken = 0
+        self.returns, self.cost = np.zeros(count), np.zeros(count)
+        self._taken = self._judged = 0
 
     def add(self, step: Transition) -> None:
         """One step of all episodes."""
         self._taken += 1
         self.final = step.info["success"]
         self.steps[(self.steps < 0) & self.final] = self._taken
-        if isinstance(step.decision, Decision) and step.decision.replanned:
-            self.milliseconds.append(step.decision.milliseconds)
+        self.returns += step.reward
+        if isinstance(step.decision, Decision):
+            own = step.decision.cost
+            self.cost += (own.energy - own.critic.sum(-1)).double().cpu().numpy()
+            self._judged += 1
+            if step.decision.replanned:
+                self.milliseconds.append(step.decision.milliseconds)
 
     def result(self) -> Result:
         """What it came to."""
-        return Result(float((self.steps > 0).mean()), float(self.final.mean()), self.steps, self.milliseconds)
+        cost = self.cost / self._judged if self._judged else np.full(len(self.cost), np.nan)
+        success, final = float((self.steps > 0).mean()), float(self.final.mean())
+        return Result(success, final, self.steps, self.milliseconds, self.returns, cost)
 
 
 def run(
@@ -136,6 +148,8 @@ def run_agent(
         float(np.average([p.success_final for p in parts], weights=weights)),
         np.concatenate([p.steps for p in parts]),
         [m for p in parts for m in p.milliseconds],
+        np.concatenate([p.returns for p in parts]),
+        np.concatenate([p.cost for p in parts]),
     )
 
 
@@ -249,12 +263,21 @@ def evaluate(
     assert acts.agent.episode is not None and acts.agent.episode.directive is not None
     directive = acts.agent.episode.directive
     low, high = wilson(result.success, count)
+    return_low, return_high = mean_interval(result.returns)
     reached = result.steps[result.steps > 0]
     out = {
         "success": result.success,
         "success_final": result.success_final,
         "ci_low": low,
         "ci_high": high,
+        "measure": "success",
+        "return_mean": float(result.returns.mean()),
+        "return_ci_low": return_low,
+        "return_ci_high": return_high,
+        "cost_mean": float(result.cost.mean()),
+        "length_mean": float(budget),
+        "episodes": count,
+        "seed_list_sha256": task_hash(chosen),
         "n_tasks": count,
         "task_list_sha256": task_hash(chosen),
         "budget": budget,

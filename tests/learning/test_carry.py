@@ -109,7 +109,7 @@ SPACE = BoxActions((-1.0,), (1.0,))
 
 
 def swinging() -> tuple[Replay, torch.Tensor]:
-    """A weight on a spring, pushed to and fro: its position is observed, its velocity (M, T+1, 1) is not."""
+    """A weight on a spring, pushed back and forth: its position is observed, its velocity (M, T+1, 1) is not."""
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (PIECES, LENGTH, BLOCK, 1)).astype(np.float32)
     position, velocity = rng.uniform(-1, 1, (PIECES, 1)), 0.4 * rng.uniform(-1, 1, (PIECES, 1))
