@@ -20,7 +20,7 @@ COUNTS = ("mode", "episodes", "faults", "budget", "samples", "iterations", "hori
 
 def is_of_episodes(value: Mapping[str, Any]) -> bool:
     """Whether an evaluation is one in whole episodes."""
-    return "episodes" in value and "seed_list_sha256" in value
+    return "episodes" in value and "task_list_sha256" not in value
 
 
 def check(value: Mapping[str, Any]) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import run_agent
+from agent.inspection import without_map
+from tests.families import worlds
 
 SMALL = (
     *("threads=1", "learn.window=3", "collect.length=4", "learn.batch=8"),
@@ -66,6 +68,8 @@ def test_every_command_works(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     if family.needs and importlib.util.find_spec(family.needs) is None:
         pytest.skip(f"needs {family.needs}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(without_map, "EPISODES", 8)
+    monkeypatch.setattr(without_map, "EPISODES_OF_PIXELS", 4)
 
     def command(*words: str) -> dict[str, Any]:
         assert run_agent.main([*words, "--json"]) == 0, " ".join(words)
@@ -81,6 +85,7 @@ def test_every_command_works(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 
     summary = command("train", *env, *steps, *family.flags, *flags, "--out", "run")
     assert summary["env_steps"] >= family.steps and (not family.drives or tuple(summary["drives"]) == family.drives)
+    assert ("faults" in summary and summary["faults"]["faulty"] > 0) == ("Faulty" in family.env)
     assert summary["reward_used"] == ("reward" in summary["drives"])
 
     result = command("evaluate", "run", *own, "--episodes", "3", "--budget", "12", "--record", "1")
@@ -92,6 +97,7 @@ def test_every_command_works(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert all((tmp_path / "run" / file).stat().st_size for file in imagined["files"])
     assert set(imagined["latent_mse"]) == {"learned", "persistence", "shuffled"}
 
+    monkeypatch.setattr(worlds.Faulty, "fails", False)  # cells with faulty episodes are no comparison
     table = command(
         "ablate", *env, *steps, *family.flags, "--set", *settings, "max_steps=12", "--without", "planner",
         "--seeds", "1", "--tasks", "2", "--out", "ablation",

@@ -52,11 +52,11 @@ class Levers(gym.Env):
 class Faulty(Blind):
     """Raises, gives NaN, or leaves its space in one episode of twenty; the others are sound."""
 
-    episodes = 0
+    episodes, fails = 0, True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         Faulty.episodes += 1
-        self.kind = Faulty.episodes // 20 % 3 if Faulty.episodes % 20 == 15 else None
+        self.kind = Faulty.episodes // 20 % 3 if Faulty.fails and Faulty.episodes % 20 == 15 else None
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -285,7 +285,7 @@ BAD: list[tuple[Any, str, str, str]] = [
     (Short, "episodes", "failed", "were truncated (median of 8 steps)"),
     (Crash, "faults", "failed", "raised RuntimeError: the motor is on fire (test_check.py:"),
     (Rarely, "faults", "warning", "episodes failed, and training drops them: raised RuntimeError: a cable"),
-    (OldStep, "faults", "failed", "raised AssertionError"),
+    (OldStep, "faults", "failed", "raised ValueError"),
     (NoDriver, "rendering", "warning", "EGL"),
     (Camera, "pixels", "failed", "every frame is the same"),
     (BlindCamera, "first reset", "failed", "EGL"),
