@@ -84,11 +84,9 @@ def purpose(environment: Environment, task: str, goal: tuple[str, ...]) -> tuple
     if not task:
         if not here:
             return (REWARD,), "the environment's own reward, which is learned, since no task of it is known"
-        known = here[0]
-        return (known.name,) if known.ends_well else (known.name, "survive"), f"its known task {known.name}"
+        return _drives_of(here[0]), f"its known task {here[0].name}"
     if task in envs.tasks.TASKS:
-        known = envs.tasks.TASKS[task]
-        return (task,) if known.ends_well else (task, "survive"), f"the task {task}"
+        return _drives_of(envs.tasks.TASKS[task]), f"the task {task}"
     if ":" not in task and task not in DRIVES:
         has = ", ".join([known.name for known in here] + ["reward"] + ["goal"] * has_goals)
         raise UserError(
@@ -96,6 +94,11 @@ def purpose(environment: Environment, task: str, goal: tuple[str, ...]) -> tuple
             "your own"
         )
     return (task, "survive"), f"the task {task}"
+
+
+def _drives_of(known: envs.tasks.KnownTask) -> tuple[str, ...]:
+    """Of a known task: to survive besides, unless the end of an episode is what is wanted."""
+    return (known.name,) if known.ends_well else (known.name, "survive")
 
 
 def settings(base: Config, environment: Environment, task: str = "") -> tuple[Config, list[Reason]]:
@@ -147,9 +150,7 @@ def derive(base: Config, environment: Environment, task: str = "") -> tuple[Conf
     discount = round(1 - 1 / away, 3) if aims else 0.95
     if aims:
         because("configurator.discount", discount, f"the critic looks about {away} blocks ahead")
-    kept = {
-        name: getattr(base, name) for name in ("env", "env_options", "wrappers", "goal", "seed", "device", "threads")
-    }
+    kept = {name: getattr(base, name) for name in (*KEPT, "threads")}
     return Config(
         **kept,
         max_steps=because(

@@ -47,7 +47,7 @@ class EnvSpec:
 def goal_of(given: Sequence[str], seen: ObservationSpec) -> dict[str, float]:
     """A goal `name=value ...` by name. UserError for what is not a reading of the body."""
     goal: dict[str, float] = {}
-    known = [name for name in seen.proprio_names if name != "ended"]
+    known = [name for name, i in zip(seen.proprio_names, seen.proprio_index, strict=True) if i not in seen.unseen]
     for item in given:
         name, equals, value = item.rpartition("=")
         try:

@@ -106,7 +106,7 @@ class Senses(gym.Wrapper):
         if self.pictures:
             make_current(self.env)
         observation, info = self.env.reset(seed=seed, options=options)
-        told = self._told(observation, info)
+        told = _told(info)
         if self.is_goal_env:
             told["goal_percept"] = self.perceive({**observation, "achieved_goal": observation["desired_goal"]})
         elif "goal_observation" in info:
@@ -119,7 +119,7 @@ class Senses(gym.Wrapper):
             make_current(self.env)
         observation, reward, terminated, truncated, info = self.env.step(self._act(action))
         seen = self.perceive(observation, bool(terminated))
-        return seen, float(reward), bool(terminated), bool(truncated), self._told(observation, info)
+        return seen, float(reward), bool(terminated), bool(truncated), _told(info)
 
     def perceive(self, observation: Any, ended: bool = False) -> dict[str, NDArray]:
         """An observation of the environment as pixels and sensors."""
@@ -131,14 +131,15 @@ class Senses(gym.Wrapper):
         out["sensors"] = np.concatenate([*values, np.array([ended], np.float32)]).astype(np.float32, copy=False)
         return out
 
-    def _told(self, observation: Any, info: Mapping[str, Any]) -> dict[str, Any]:
-        """The environment's info, with the goal and the success test under the names that are read here."""
-        told = dict(info)
-        if "success" not in told and "is_success" in told:
-            told["success"] = told["is_success"]
-        if "success" in told:
-            told["success"] = bool(np.any(told["success"]))
-        return told
+
+def _told(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment's info, with the success test under one name."""
+    told = dict(info)
+    if "success" not in told and "is_success" in told:
+        told["success"] = told["is_success"]
+    if "success" in told:
+        told["success"] = bool(np.any(told["success"]))
+    return told
 
 
 _PERCEIVED = "what can be are pictures of bytes and numbers (Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple)"

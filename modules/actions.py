@@ -107,6 +107,10 @@ class BoxActions:
         """(..., A) as the environment takes them: unchanged."""
         return actions
 
+    def from_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `to_env`, of N actions: (N, ...) -> (N, A)."""
+        return actions.reshape(len(actions), -1)
+
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean squared difference in half ranges: (..., A), (..., A) -> scalar."""
         return ((a - b) / _limits(self, a.dtype, a.device)[3]).square().mean()
@@ -209,6 +213,11 @@ class DiscreteActions:
         groups = np.split(actions, np.cumsum(self.counts)[:-1], -1)
         chosen = np.stack([x.argmax(-1) for x in groups], -1) + np.array(self.start or [0] * len(groups), np.int64)
         return chosen if self.kind == "multi" else np.asarray(chosen[..., 0])
+
+    def from_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `to_env`, of N actions: (N,) or (N, G) -> (N, A)."""
+        chosen = actions.reshape(len(actions), -1) - np.array(self.start or [0] * len(self.counts))
+        return np.concatenate([np.eye(n, dtype=np.float32)[chosen[:, g]] for g, n in enumerate(self.counts)], 1)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean squared difference: (..., A), (..., A) -> scalar."""

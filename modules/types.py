@@ -375,6 +375,10 @@ class Actions(Protocol):
         """(..., A) in the form that the environment's `step` takes."""
         ...
 
+    def from_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `to_env`, of N actions: (N, ...) -> (N, A)."""
+        ...
+
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean squared difference in units of the natural width: (..., A), (..., A) -> scalar."""
         ...

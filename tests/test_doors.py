@@ -107,6 +107,9 @@ class Compass:
     def to_env(self, actions: NDArray) -> NDArray:
         return np.arctan2(actions[..., 1], actions[..., 0])
 
+    def from_env(self, actions: NDArray) -> NDArray:
+        return np.stack([np.cos(actions), np.sin(actions)], -1)
+
 
 class Adding:
     """A world model that adds what a linear map makes of the action: s[t+1] = s[t] + sum over the block of a W."""

@@ -97,7 +97,7 @@ def run(args: AblateArguments, command_line: list[str]) -> int:
     out = args.out or Path(f"runs/ablate_{name_of(args)}")
     _check_environment(chosen[FULL].config, args)
     for variant in chosen.values():
-        check_memory(variant.config)
+        check_memory(variant.config, environment_of(variant.config))
     launch = cluster.launcher() if args.launcher == "ray" else cells.locally
     command = base_command(args, command_line[0], out)
     with FolderLock(out, "comparing"):

@@ -75,10 +75,10 @@ def _flags(args: CheckCommand) -> str:
 
 def _memory(checked: checking.Checked) -> list[Finding]:
     """Whether a training fits into this machine, as `train` asks before it begins."""
-    if checked.config is None:
+    if checked.config is None or checked.environment is None:
         return []
     try:
-        check_memory(checked.config)
+        check_memory(checked.config, checked.environment)
     except UserError as error:
         return [Finding("memory", "failed", str(error), "train with the smaller setting that is named")]
     return []

@@ -5,10 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.agent import Agent
 from agent.build import load, setup
@@ -18,14 +16,12 @@ from agent.config import Config, ExploreConfig, options_of
 from agent.console import Progress, table, tell, warn
 from agent.errors import UserError
 from agent.evaluation.episodes import AgentPlays
-from agent.interaction.driver import Act, Moment, Transition, drive
+from agent.interaction.driver import Act, Transition, drive
 from agent.interaction.environment import Environment, open_environment
 from agent.interaction.episodes import Episodes
 from agent.interaction.explore import COPIES, Explorer
 from agent.storage.dataset import Dataset, DatasetWriter, check_new
 from envs import SimVectorEnv
-from envs.gym_env import as_observation
-from modules.types import Decision
 
 RANDOM = "random"
 STREAM = 7
@@ -100,9 +96,8 @@ def run(args: CollectArguments, command_line: list[str]) -> int:
         # Copies of Gymnasium have a generator each, seeded in a row; ours share one.
         seeds = None if isinstance(envs.unwrapped, SimVectorEnv) else range(env_seed, env_seed + count)
         episodes = Episodes(writer.append, args.episodes, seeds)
-        act: Act = (
-            Explorer(ExploreConfig(), actions, count, args.block, rng) if agent is None else _acts(agent, environment)
-        )
+        explorer = Explorer(ExploreConfig(), actions, count, args.block, rng)
+        act: Act = explorer if agent is None else AgentPlays(agent, environment)
 
         def stop(_: Transition) -> bool:
             progress.update(episodes.count, f"{episodes.steps} steps")
@@ -124,26 +119,6 @@ def run(args: CollectArguments, command_line: list[str]) -> int:
         warn(f"interrupted: {args.out} holds the {episodes.count} of {args.episodes} episodes that were over by then")
         return EXIT
     return 0
-
-
-class _Acts:
-    """An agent as a controller (`driver.Act`); where the environment has goals, it is given those of its episodes."""
-
-    def __init__(self, agent: Agent, environment: Environment) -> None:
-        self.agent, self.environment = agent, environment
-
-    def __call__(self, moment: Moment) -> tuple[NDArray[Any], Decision]:
-        truth = self.environment.truth
-        # Episodes of a simulator begin together: all of them are as long.
-        if truth is not None and self.environment.goals is not None and moment.is_first.all():
-            self.agent.set_goal(as_observation(truth.observe(moment.info["goal"])))
-        _, decision = self.agent.act(moment.observation, moment.is_first)
-        return decision.action.cpu().numpy(), decision
-
-
-def _acts(agent: Agent, environment: Environment) -> Act:
-    """The agent as a controller that is given each episode's goal."""
-    return _Acts(agent, environment) if environment.truth is not None else AgentPlays(agent, environment)
 
 
 def _agent(args: CollectArguments, environment: Environment) -> Agent:

@@ -97,15 +97,20 @@ def run(args: EvaluateArguments, command_line: list[str]) -> int:
     """run_agent.py evaluate RUN."""
     _check(args)
     config, opened = open_run(args.run, args.out)
-    trained_for = config
-    config = retasked(config, args.task, args.goal, args.env)
+    trained_for, config = config, retasked(config, args.task, args.goal, args.env)
     _check_planner(args, config)
     environment = open_environment(config, args.env)
     if args.env_options is not None:
         environment = open_variant(config, environment, args.env_options)
     changes = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
-    evaluate = _tasks_of_a_simulator if environment.truth is not None else _episodes
-    result, recording, name = evaluate(args, config, trained_for, opened, environment, changes)
+    wanted = _wanted(args, config, environment)
+    agent = load_agent(opened, args.device, args.threads, config, config != trained_for)
+    _check_policy(args, config, agent)
+    if environment.truth is not None:
+        result, recording = _tasks_of_a_simulator(args, config, agent, environment, wanted, changes)
+    else:
+        assert isinstance(wanted, int)
+        result, recording = _episodes(args, config, agent, environment, wanted, changes)
     summary = opened.summary() or {}
     result |= {k: summary.get(k) for k in ("env_steps", "train_wall_seconds", "train_cpu_seconds", "peak_memory_mb")}
     result |= {
@@ -115,24 +120,39 @@ def run(args: EvaluateArguments, command_line: list[str]) -> int:
         "train_seed": config.seed,
         "env_options": list(args.env_options or config.env_options),
     }
-    _write(opened, result, recording, name)
+    _write(opened, result, recording, _name(args, result))
     common.finish(result, args.json)
     return 0
+
+
+def _wanted(args: EvaluateArguments, config: Config, environment: Environment) -> int | Tasks:
+    """How many tasks or episodes, or the tasks of a file. UserError for what this environment does not have."""
+    if environment.truth is not None:
+        return chosen_tasks(str(args.episodes or args.tasks), evaluation.capable(environment)[0])
+    if args.dynamics != "learned" or args.cost != "latent":
+        raise UserError(
+            f"{config.env} cannot be set to a state, so there are no oracles: leave --dynamics and --cost as they are"
+        )
+    count = args.episodes or (int(args.tasks) if args.tasks.isdecimal() else 0)
+    if count < 1:
+        raise UserError(f"{config.env} is evaluated in whole episodes: give their number, --episodes 100")
+    return count
+
+
+Evaluated = tuple[dict[str, Any], dict[str, Any] | None]
+"""The result, and the recording if there is one."""
 
 
 def _tasks_of_a_simulator(
     args: EvaluateArguments,
     config: Config,
-    trained_for: Config,
-    opened: Run,
+    agent: Agent,
     environment: Environment,
+    wanted: int | Tasks,
     changes: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
+) -> Evaluated:
     """Tasks of this project's own form: from states to goals that are states."""
-    simulator, goals = evaluation.capable(environment)
-    wanted = chosen_tasks(str(args.episodes or args.tasks), simulator)
-    agent = load_agent(opened, args.device, args.threads, config, config != trained_for)
-    _check_policy(args, config, agent)
+    _, goals = evaluation.capable(environment)
     _check_memory(args, config, agent, wanted)
     kept = wanted if isinstance(wanted, Tasks) else tasks.task_list(goals, min(wanted, MAX_RECORDED))[0]
     recorder = _recorder(args, config, agent, environment, kept)
@@ -151,28 +171,18 @@ def _tasks_of_a_simulator(
             recorder and recorder.attach,
         )
     _print(args, result, config)
-    recording = None if recorder is None else recorder.recording(result["task_steps"])
-    return result, recording, _name(args, result)
+    return result, None if recorder is None else recorder.recording(result["task_steps"])
 
 
 def _episodes(
     args: EvaluateArguments,
     config: Config,
-    trained_for: Config,
-    opened: Run,
+    agent: Agent,
     environment: Environment,
+    count: int,
     changes: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
+) -> Evaluated:
     """Whole episodes of any other environment."""
-    if args.dynamics != "learned" or args.cost != "latent":
-        raise UserError(
-            f"{config.env} cannot be set to a state, so there are no oracles: leave --dynamics and --cost as they are"
-        )
-    count = args.episodes or (int(args.tasks) if args.tasks.isdecimal() else 0)
-    if count < 1:
-        raise UserError(f"{config.env} is evaluated in whole episodes: give their number, --episodes 100")
-    agent = load_agent(opened, args.device, args.threads, config, config != trained_for)
-    _check_policy(args, config, agent)
     limit = args.budget or config.max_steps
     kept, recording = min(args.record, count), None
     with Progress() as progress, sight_of(environment) if kept else nullcontext() as sight:
@@ -194,7 +204,7 @@ def _episodes(
         if recorder is not None:
             recording = _drawn(recorder, progress)
     _print_episodes(args, result, config)
-    return result, recording, _name(args, result)
+    return result, recording
 
 
 # What is refused before the work

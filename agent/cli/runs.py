@@ -12,7 +12,7 @@ import gymnasium as gym
 from agent.agent import Agent
 from agent.build import load, setup
 from agent.cli.task_file import load_task, with_drives
-from agent.config import Config, from_dict, options_of
+from agent.config import Config, from_dict
 from agent.console import warn
 from agent.derive import purpose
 from agent.errors import UserError
@@ -78,7 +78,7 @@ def retasked(config: Config, task: str, goal: tuple[str, ...], named: str | None
 
 
 def without_files(config: Config, environment: Environment) -> Config:
-    """A run's configuration without tasks in files that nobody has imported: looking inside needs no task.
+    """A run's configuration without tasks in files that were not imported: looking inside needs no task.
 
     What is planned is then planned for the drives that are left, if any.
     """
@@ -157,7 +157,7 @@ def open_variant(config: Config, own: Environment, options: tuple[str, ...]) -> 
     Raises:
         UserError: an agent of this run could not act in it, because observations or actions differ.
     """
-    variant = environments.open_environment(own.name, options_of(dataclasses.replace(config, env_options=options)))
+    variant = environments.environment_of(dataclasses.replace(config, env=own.name, env_options=options))
     before, after = own.spec.to_json(), variant.spec.to_json()
     if difference := config_diff(before, after):
         raise UserError(

@@ -19,7 +19,7 @@ from agent.console import table, tell
 from agent.derive import Reason, explained, purpose, settings
 from agent.errors import UserError, nearest
 from agent.inspection.watch import Gallery
-from agent.interaction.environment import environment_of
+from agent.interaction.environment import Environment, environment_of
 from agent.learning import parallel
 from agent.learning.policy import PLANS_AT_ONCE
 from agent.learning.train import train_run
@@ -107,10 +107,11 @@ def with_task(config: Config, task: str) -> Config:
 def run(args: TrainArguments, command_line: list[str]) -> int:
     """run_agent.py train [PRESET | --env ID] [--task TASK] [--steps N] [--seed N] [--out RUN_FOLDER] [--flags]."""
     config = args.config
-    _tell_purpose(args)
+    environment = environment_of(config)
+    _tell_purpose(args, environment)
     if args.explain:
         return 0
-    check_memory(config)
+    check_memory(config, environment)
     with parallel.ranks(config.device) as rank:
         summary = train_run(config, args.folder, command_line, watcher=Gallery)
     if rank:
@@ -125,13 +126,13 @@ def run(args: TrainArguments, command_line: list[str]) -> int:
     return 0
 
 
-def _tell_purpose(args: TrainArguments) -> None:
+def _tell_purpose(args: TrainArguments, environment: Environment) -> None:
     """What is wanted, and of a derived configuration every setting with its reason."""
     config = args.config
     for drive in config.cost.drives:
-        check_task(drive, environment_of(config).spec)
+        check_task(drive, environment.spec)
     if args.preset == ANY:
-        _, reasons = settings_of(config, args.task)
+        _, reasons = settings(config, environment, args.task)
         if reasons:
             tell(f"{config.env}: wanted is {reasons[0].why}")
         if args.explain:
@@ -146,11 +147,14 @@ def _tell_purpose(args: TrainArguments) -> None:
         tell("  the environment's reward is used: a predictor of it is learned, and plans minimise it")
 
 
-def check_memory(config: Config) -> None:
+def check_memory(config: Config, environment: Environment) -> None:
     """UserError, with the flag to change, for a configuration whose arrays cannot fit into memory."""
     check(config)
-    spec = environment_of(config).spec
+    spec, explored = environment.spec, config.collect
     seen = spec.observation
+    episodes = explored.episodes
+    if explored.steps:
+        episodes = max(1, explored.steps // (explored.length * config.world_model.action_block))
     try:
         encoder = perception.compose(config.perception, seen, spec.actions, config.world_model.action_block)
     except (ValueError, RuntimeError):
@@ -158,11 +162,9 @@ def check_memory(config: Config) -> None:
     pixels = math.prod(seen.pixel_shape) if seen.pixel_shape else 0
     state, learn = encoder.latent_size + encoder.proprio_size, config.learn
     hidden = config.perception.hidden + config.world_model.hidden if config.perception.latent == "vector" else 0
-    past = min(encoder.context, config.collect.length + 1 - learn.window)
+    past = min(encoder.context, explored.length + 1 - learn.window)
     needs = [
-        limits.exploration(
-            config.collect.episodes, config.collect.length, pixels + limits.FLOAT * len(seen.sensor_low)
-        ),
+        limits.exploration(episodes, explored.length, pixels + limits.FLOAT * len(seen.sensor_low)),
         limits.window_batch(learn.batch, learn.window + past, pixels, state, hidden),
     ]
     if learn.policy_steps:

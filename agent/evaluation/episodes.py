@@ -26,6 +26,7 @@ from agent.evaluation.tasks import LISTED, TASK_SEED
 from agent.interaction.driver import Act, Listener, Moment, Transition, drive
 from agent.interaction.environment import Environment
 from agent.spec import named
+from envs.gym_env import as_observation
 from modules.types import Actions, Decision
 
 BATCH = 20  # episodes that act together
@@ -210,6 +211,9 @@ def goal_percepts(moment: Moment, environment: Environment) -> dict[str, NDArray
         for name, value in environment.wanted.items():
             goal[:, names.index(name)] = value
         return {**named(moment.observation), "sensors": goal}
+    truth = environment.truth
+    if truth is not None:
+        return named(as_observation(truth.observe(moment.info["goal"]))) if environment.goals is not None else None
     told = moment.info.get("goal_percept")
     if not isinstance(told, dict):
         return None

@@ -78,7 +78,7 @@ class Sight:
         """The body in the pose of readings (S,), no larger than `side`; None without a body."""
         if self.body is None:
             return None
-        return small(self.body.picture(self._of_body(readings)), side)
+        return small(self.body.picture(np.asarray(readings)[self._part]), side)
 
     def begin(self, seed: int) -> None:
         """Put what no reading shows, such as the target of a maze, where it is after a reset with this seed."""
@@ -93,7 +93,7 @@ class Sight:
         """Close the copies."""
         for env in (self.env, self._posed_env):
             if env is not None:
-                with contextlib.suppress(Exception):  # a renderer that fails to close is nobody's loss
+                with contextlib.suppress(Exception):  # nothing is lost if a renderer fails to close
                     close(env)
 
     def __enter__(self) -> Sight:
@@ -122,9 +122,6 @@ class Sight:
         else:
             self._posed_env = env
         return body
-
-    def _of_body(self, readings: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(readings)[self._part]
 
 
 def _quick(env: gym.Env) -> gym.Env:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from agent.errors import UserError
 from agent.interaction.driver import Transition
 from agent.interaction.environment import Environment
+from agent.interaction.faults import faults
 from agent.interaction.replay import Replay
 from agent.spec import named
 from agent.storage.dataset import Dataset, RecordedEpisode, matches
@@ -33,15 +34,6 @@ LONGEST = 100_000
 TOGETHER = 64
 """Episodes that are cut at a time."""
 MINARI = "minari:"
-
-
-def internal_action(step: Transition) -> NDArray[Any]:
-    """(E, A) what was done, in the agent's internal form: that of its decision, or the action itself."""
-    action = getattr(step.decision, "action", None)
-    return step.action if action is None else action.cpu().numpy()
-
-
-# Gathering
 
 
 @dataclass
@@ -81,7 +73,6 @@ class Episodes:
         finished: Callable[[RecordedEpisode], object],
         wanted: int | None = None,
         seeds: Sequence[int] | None = None,
-        action_of: Callable[[Transition], NDArray[Any]] = internal_action,
     ) -> None:
         """Prepare.
 
@@ -89,9 +80,8 @@ class Episodes:
             finished: called with each episode when it is over.
             wanted: so many episodes are gathered; None: all that come.
             seeds: (E,) of the first reset of each environment, where each has one of its own.
-            action_of: step -> (E, A) the actions in the agent's internal form.
         """
-        self.finished, self.wanted, self.action_of = finished, wanted, action_of
+        self.finished, self.wanted = finished, wanted
         self.count = self.steps = self.dropped = 0
         """Episodes handed on, their steps, and episodes dropped."""
         self.fault = ""
@@ -111,15 +101,14 @@ class Episodes:
             self._begin(first, step)
         if not self._open:
             return
-        seen, actions = named(step.observation), self.action_of(step)
-        faults = _faults(step.info, step.ended)
+        seen, failed = named(step.observation), faults(step)
         for e, episode in list(self._open.items()):
             if not step.real[e]:
                 continue
             _look(episode.observations, seen, e)
-            episode.actions.append(np.array(actions[e], np.float32))
+            episode.actions.append(np.array(step.action[e], np.float32))
             episode.rewards.append(float(step.reward[e]))
-            episode.fault = episode.fault or faults.get(e, "")
+            episode.fault = failed.get(e, "")
             if step.ended[e]:
                 episode.terminated, episode.truncated = bool(step.terminated[e]), bool(step.truncated[e])
                 self._end(self._open.pop(e))
@@ -130,11 +119,11 @@ class Episodes:
                 )
 
     def _begin(self, first: NDArray[np.int64], step: Transition) -> None:
-        seen, faults = named(step.moment.observation), _faults(step.moment.info, np.zeros(len(step.real), bool))
+        seen = named(step.moment.observation)
         for e in first.tolist():
             seed = self._seeds[e] if e < len(self._seeds) else -1
             if self.wanted is None or self.count + len(self._open) < self.wanted:
-                self._open[e] = _Open(seed, {name: [] for name in seen}, fault=faults.get(e, ""))
+                self._open[e] = _Open(seed, {name: [] for name in seen})
                 _look(self._open[e].observations, seen, e)
             if e < len(self._seeds):
                 self._seeds[e] = -1  # later resets go on with the same generator
@@ -152,27 +141,6 @@ def _look(kept: dict[str, list[NDArray[Any]]], seen: Mapping[str, NDArray[Any]],
     """Keep a copy of what environment `e` shows; it may write its next observation into the same array."""
     for name, rows in kept.items():
         rows.append(np.array(seen[name][e], np.float32 if name == "sensors" else None))
-
-
-def _faults(info: Mapping[str, Any], ended: NDArray[np.bool_]) -> dict[int, str]:
-    """Environment -> how it failed at this step, by Gymnasium's convention: an array, and a mask of who wrote into it.
-
-    Where an environment is reset in the step that ends its episode, `info` is of the new episode and `final_info` of
-    the old one.
-    """
-    found = _written(info)
-    if "final_info" in info:
-        found = {e: text for e, text in found.items() if not ended[e]}
-        found |= {e: text for e, text in _written(info["final_info"]).items() if ended[e]}
-    return found
-
-
-def _written(info: Any) -> dict[int, str]:
-    faults = info.get("fault") if isinstance(info, Mapping) else None
-    if faults is None:
-        return {}
-    mask = info.get("_fault")
-    return {e: str(text) for e, text in enumerate(faults) if text and (mask is None or mask[e])}
 
 
 # Cutting

@@ -20,7 +20,6 @@ from agent.interaction.replay import Replay
 from agent.spec import NAMES, named
 from agent.storage.dataset import RecordedEpisode
 from envs.senses import Senses
-from modules.actions import DiscreteActions
 
 
 def replay_from(config: Config, environment: Environment, rewards: bool = False) -> tuple[Replay, dict[str, Any]]:
@@ -41,16 +40,7 @@ def replay_from(config: Config, environment: Environment, rewards: bool = False)
         def observation_of(raw: Any) -> dict[str, NDArray[Any]]:
             return _perceived(senses, raw)
 
-        def action_of(raw: NDArray[Any]) -> NDArray[Any]:
-            if not isinstance(actions, DiscreteActions):
-                return np.asarray(raw).reshape(len(raw), -1)
-            start = np.array(actions.start or [0] * len(actions.counts))
-            chosen = np.asarray(raw).reshape(len(raw), -1) - start
-            return np.concatenate(
-                [np.eye(n, dtype=np.float32)[chosen[:, g]] for g, n in enumerate(actions.counts)], axis=1
-            )
-
-        found = recorded(config.data, environment, options, observation_of, action_of)
+        found = recorded(config.data, environment, options, observation_of, actions.from_env)
         replay = replay_of(_ended(found.episodes), length, block, rest, rewards)
     if not environment.tells_scene:
         replay.scene[:] = 0  # as when exploring

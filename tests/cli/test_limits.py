@@ -10,6 +10,7 @@ from agent.cli import limits
 from agent.cli.limits import Need, check_memory, exploration, machine_memory, paths, planning, window_batch
 from agent.cli.train import check_memory as check_training
 from agent.errors import UserError
+from agent.interaction.environment import environment_of
 from agent.presets import PRESETS
 
 GIB = 2**30
@@ -57,19 +58,33 @@ def test_a_training_that_cannot_fit_is_refused(call, tmp_path, monkeypatch, flag
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_fit_into_a_laptop(name, monkeypatch):
     monkeypatch.setattr(limits, "machine_memory", lambda: 8 * GIB)
-    check_training(PRESETS[name]())
+    config = PRESETS[name]()
+    check_training(config, environment_of(config))
 
 
 def test_a_batch_twice_as_large_needs_twice_as_much(monkeypatch):
     """The check reads the configuration: with a machine just large enough, one more doubling is refused."""
     config = PRESETS["two_rooms"]()
+    environment = environment_of(config)
     monkeypatch.setattr(limits, "machine_memory", lambda: 16 * GIB)
     sizes = [1024 * 2**k for k in range(12)]
     fits = []
     for batch in sizes:
         try:
-            check_training(dataclasses.replace(config, learn=dataclasses.replace(config.learn, batch=batch)))
+            learn = dataclasses.replace(config.learn, batch=batch)
+            check_training(dataclasses.replace(config, learn=learn), environment)
             fits.append(batch)
         except UserError:
             break
     assert 0 < len(fits) < len(sizes)
+
+
+def test_an_exploration_by_steps_is_counted_in_steps(monkeypatch):
+    """The number of episodes, which says nothing then, is larger than the memory."""
+    monkeypatch.setattr(limits, "machine_memory", lambda: GIB)
+    config = PRESETS["two_rooms"]()
+    environment, many = environment_of(config), dataclasses.replace(config.collect, episodes=100_000)
+    with pytest.raises(UserError, match="--collect"):
+        check_training(dataclasses.replace(config, collect=many), environment)
+    by_steps = dataclasses.replace(many, steps=5000)
+    check_training(dataclasses.replace(config, collect=by_steps), environment)

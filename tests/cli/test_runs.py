@@ -229,3 +229,9 @@ def test_a_wrapper_that_only_a_file_names_is_not_imported():
     with pytest.raises(UserError, match=r"nobodys_module:Wrapper.*imports no module"):
         open_environment(config)
     assert open_environment(replace(config, wrappers=("gymnasium.wrappers:FlattenObservation",))).asks is False
+
+
+def test_a_variant_keeps_the_wrappers():
+    config = Config(env="Pendulum-v1", wrappers=("gymnasium.wrappers:FlattenObservation",))
+    own = open_environment(config)
+    assert open_variant(config, own, ("g=9.0",)).spec == own.spec != open_known("Pendulum-v1", {}).spec

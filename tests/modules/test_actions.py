@@ -290,3 +290,11 @@ def test_a_network_learns_a_choice_from_its_distance(space):
 def test_choices_that_cannot_be_are_refused(broken):
     with pytest.raises(ValueError, match=r"choice"):
         DiscreteActions(**broken)
+
+
+@pytest.mark.parametrize("space", [
+    BoxActions((-1.0, 0.0), (1.0, 3.0)), DiscreteActions((3,), (5,)), DiscreteActions((3, 2), kind="multi"),
+])  # fmt: skip
+def test_what_the_environment_takes_is_read_back(space):
+    actions = space.project(torch.rand(20, space.size, generator=torch.Generator().manual_seed(0))).numpy()
+    assert np.array_equal(space.from_env(space.to_env(actions)), actions)
