@@ -17,14 +17,14 @@ if os.environ.get("AMI_CHECK_SHAPES", "0") != "0":
 
 from tests.helpers import tiny, train_tiny
 
+torch.set_num_threads(1)  # fixtures of a module are computed before those of a test, and the last bits depend on it
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Threads and numerics as they were, and one thread meanwhile: the last bits depend on it."""
-    before = torch.get_num_threads()
+    """One thread, and numerics as they were, whatever the test before has set."""
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
     torch.set_flush_denormal(False)
 
 
@@ -32,6 +32,5 @@ def one_thread():
 def trained_run(tmp_path_factory) -> Path:
     """A run folder trained to the end; read it, never write into it."""
     folder = tmp_path_factory.mktemp("tiny") / "run"
-    torch.set_num_threads(1)
     train_tiny(tiny(), folder)
     return folder

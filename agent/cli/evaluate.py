@@ -38,7 +38,7 @@ MAX_RECORDED = evaluation.BATCH
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Measure the success rate of a run on tasks that training never saw, beside reference controllers."""
+    """Measure a run by success or return, in tasks or episodes that it never saw, beside reference controllers."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""

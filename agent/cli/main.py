@@ -22,7 +22,7 @@ from agent.errors import UserError, nearest
 COMMANDS = {
     "train": "Explore an environment, learn a world model of it, then critic, policy and decoder.",
     "collect": "Record episodes of an environment, to learn from or to exchange.",
-    "evaluate": "Measure the success rate of a run on tasks that training never saw.",
+    "evaluate": "Measure a run by success or return, in tasks or episodes that training never saw.",
     "imagine": "Draw what the world model of a run predicts, and plans for unseen tasks.",
     "ablate": "Compare an agent with variants: parts removed, replaced by a placebo, or set to other values.",
     "report": "Write one offline HTML page about a run or a comparison.",

@@ -31,7 +31,7 @@ ROWS = (
 )
 
 
-COLOUR_ROWS = (*ROWS[:2], ("error", "imagined is darker: red\nbrighter: blue"))
+COLOUR_ROWS = (*ROWS[:2], ("error", "red: too dark\nblue: too bright"))
 """Of pictures that are not dark on white."""
 
 

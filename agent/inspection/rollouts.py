@@ -144,18 +144,18 @@ def episode(
     actions = np.tile(rest.astype(np.float32), (blocks, block, 1))
     observation, _ = env.reset(seed=seed)
     seen, length, frames = [copied(observation)], blocks, [frame()] if framed else []
-    ended = False
+    ended = broken = False
     for t in range(blocks):
         chosen = explorer.next_block()[0]
         for k in range(0 if ended else block):
             actions[t, k] = chosen[k]
-            observation, _, terminated, truncated, _ = env.step(spec.actions.to_env(chosen[k : k + 1])[0])
+            observation, _, terminated, truncated, info = env.step(spec.actions.to_env(chosen[k : k + 1])[0])
             if terminated or truncated:
-                ended, length = True, t + 1
+                ended, length, broken = True, t + 1, "fault" in info
                 break
         seen.append(copied(observation))
         if len(frames) < framed:
-            frames.append(frames[-1] if t >= length else frame())
+            frames.append(frames[-1] if broken or t >= length else frame())
     whole = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
     return Episode(whole, actions, [f for f in frames if f is not None], length, seed)
 

@@ -51,7 +51,7 @@ class Environment:
     factors: Factors | None = None
     """Labels for probes."""
     one: Callable[..., gym.Env] | None = None
-    """A single copy, with `render_mode` where it is asked for; an environment of Gymnasium's."""
+    """A single guarded copy, with `render_mode` where it is asked for; an environment of Gymnasium's."""
     max_steps: int | None = None
     """Primitive actions after which it truncates an episode, where it does."""
     asks: bool = False
@@ -93,8 +93,8 @@ def open_environment(env_id: str, options: Mapping[str, Any], wrappers: Sequence
     """
     if env_id in SIMULATORS and not wrappers:
         return of_simulator(env_id, make_simulator(env_id, options))
-    one = partial(make_one, env_id, dict(options), tuple(wrappers))
-    env = one()
+    bare = partial(make_one, env_id, dict(options), tuple(wrappers))
+    env, one = bare(), partial(_guarded, bare)
     try:
         if isinstance(env.unwrapped, SimEnv) and not wrappers:
             return of_simulator(env_id, env.unwrapped.simulator)
@@ -321,9 +321,13 @@ def _seconds(env: gym.Env) -> float | None:
     return None
 
 
+def _guarded(make: Callable[..., gym.Env], **more: Any) -> gym.Env:
+    return Guarded(partial(make, **more))
+
+
 def _make_vector(one: Callable[..., gym.Env], count: int, processes: bool = False) -> VectorEnv:
     kind = AsyncVectorEnv if processes else SyncVectorEnv
-    return kind([partial(Guarded, one)] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+    return kind([one] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 def _observation_of(simulator: Simulator) -> ObservationSpec:

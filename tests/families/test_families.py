@@ -57,7 +57,7 @@ FAMILIES = {
     "MiniGrid": Family("MiniGrid-Empty-5x5-v0", (), (*AIMED, *PIXELS), "success", "minigrid"),
     "partial observation": Family("tests.families.worlds:Blind-v0", REWARD, ("perception.carry=gru", *REWARDED)),
     "several choices at once": Family("tests.families.worlds:Levers-v0", REWARD, REWARDED),
-    "one that fails in each way": Family("tests.families.worlds:Faulty-v0", REWARD, REWARDED),
+    "one that fails in each way": Family("tests.families.worlds:FaultyWorld-v0", REWARD, REWARDED),
 }
 
 

@@ -50,13 +50,13 @@ class Levers(gym.Env):
 
 
 class Faulty(Blind):
-    """Raises, gives NaN, or leaves its space in one episode of twenty; the others are sound."""
+    """Raises, gives NaN, or leaves its space in one episode of thirty; the others are sound."""
 
     episodes, fails = 0, True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         Faulty.episodes += 1
-        self.kind = Faulty.episodes // 20 % 3 if Faulty.fails and Faulty.episodes % 20 == 15 else None
+        self.kind = Faulty.episodes // 30 % 3 if Faulty.fails and Faulty.episodes % 30 == 15 else None
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -78,5 +78,5 @@ def pixel_pendulum(render_mode: str | None = None) -> gym.Env:
 
 gym.register("Blind-v0", entry_point=Blind, max_episode_steps=20)
 gym.register("Levers-v0", entry_point=Levers, max_episode_steps=20)
-gym.register("Faulty-v0", entry_point=Faulty, max_episode_steps=8)
+gym.register("FaultyWorld-v0", entry_point=Faulty, max_episode_steps=8)
 gym.register("PixelPendulum-v0", entry_point=pixel_pendulum, max_episode_steps=40)

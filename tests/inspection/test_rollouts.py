@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from agent.build import build
+from agent.config import ExploreConfig
 from agent.drawing import figures
 from agent.drawing.frames import SEEN
 from agent.drawing.rendering import picture, svg
@@ -18,7 +19,11 @@ from agent.inspection.sight import Sight
 from agent.interaction.environment import environment_of
 from agent.interaction.explore import explore
 from agent.interaction.scaling import fitted
+from agent.spec import EnvSpec
+from envs.guard import Guarded
+from modules.types import ObservationSpec
 from tests.inspection.drift import born, config_of
+from tests.interaction.counter import SPACE, Fails
 
 BLOCK, HORIZON = 2, 3
 
@@ -279,3 +284,13 @@ def test_states_are_read_in_the_units_that_were_fitted():
     with torch.no_grad(), Sight(dataclasses.replace(environment, spec=agent.spec)) as sight:
         state = agent.perception.encode_window(replay.observe(torch.arange(3), slice(None)))
         assert sight.readings(agent, state) == pytest.approx(replay.sensors[:3, :, :4].numpy(), abs=1e-5)
+
+
+def test_an_environment_that_fails_is_shown_until_it_does():
+    """A fault ends the episode; it does not end the command, and nothing is rendered of what is broken."""
+    asked: list[int] = []
+    env = Guarded(lambda: Fails(0, 50, each=1, at=3, episodes=[0]))
+    spec = EnvSpec(ObservationSpec(sensor_low=(-1.0,) * 5, sensor_high=(1.0,) * 5), SPACE)
+    found = rollouts.episode(env, ExploreConfig(), spec, 1, (0, 5, 0), 8, lambda: asked.append(1), 9)
+    assert found.length == 3 and len(asked) == 3, "the beginning and two sound steps"
+    assert found.observations["sensors"].shape == (9, 5)
